@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The command line, ``python -m rehearsal COMMAND``; ``--help`` lists the commands."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from rehearsal import cluster, toolchain
+from rehearsal.errors import RehearsalError
+from rehearsal.layout import Layout, url
+from rehearsal.progress import Progress
+from rehearsal.supervision import Supervision
+
+_PART_COMMANDS = {
+    "start": "start a part that was stopped",
+    "stop": "stop a part and keep it stopped",
+    "freeze": "halt a part without ending it: it accepts connections and never answers",
+    "thaw": "let a frozen part go on",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    layout = Layout.from_environment()
+    try:
+        return int(options.run(layout, options) or 0)
+    except RehearsalError as error:
+        print(f"rehearsal: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nrehearsal: interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m rehearsal", description="A small KServe cluster of real parts on this machine."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, text: str, run: object) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(run=run)
+        return command
+
+    add("build", "build the programs into the cache, without starting anything", _build)
+    add("up", "bring the cluster up (the first time this builds it, about a quarter of an hour)", _up)
+    down = add("down", "stop everything and clean the machine; the state is kept for the next up", _down)
+    down.add_argument(
+        "--purge", action="store_true", help="also forget the cluster: objects, images on the node, volumes"
+    )
+    add("status", "show every part; exit status 1 unless all work", _status)
+    logs = add("logs", "show the log of a part", _logs)
+    logs.add_argument("part")
+    logs.add_argument("-f", "--follow", action="store_true")
+    add("kubeconfig", "print the path of the administrator's kubeconfig", lambda layout, _: print(layout.kubeconfig))
+    kubectl = add("kubectl", "run the cluster's own kubectl on it", _kubectl)
+    kubectl.add_argument("arguments", nargs=argparse.REMAINDER)
+    for name, text in _PART_COMMANDS.items():
+        command = add(name, text, _on_part)
+        command.add_argument("part")
+        command.set_defaults(action=name)
+    return parser
+
+
+def _build(layout: Layout, _: argparse.Namespace) -> None:
+    toolchain.build(layout, Progress())
+
+
+def _up(layout: Layout, _: argparse.Namespace) -> None:
+    progress = Progress()
+    cluster.up(layout, progress)
+    progress.note(f"The cluster is up. Ingress {url('ingress')}, kubeconfig {layout.kubeconfig}")
+
+
+def _down(layout: Layout, options: argparse.Namespace) -> None:
+    cluster.down(layout, options.purge)
+
+
+def _status(layout: Layout, _: argparse.Namespace) -> int:
+    rows = cluster.status(layout)
+    if not rows:
+        print("down")
+        return 1
+    for row in rows:
+        print(f"{row['part']:<20}{row['process']:<10}{'works' if row['works'] else 'NO ANSWER':<11}{row['since']}")
+    return 0 if all(row["works"] for row in rows) else 1
+
+
+def _logs(layout: Layout, options: argparse.Namespace) -> None:
+    path = layout.logs / f"{options.part}.log"
+    if not path.exists():
+        known = ", ".join(sorted(log.stem for log in layout.logs.glob("*.log")))
+        raise RehearsalError(f"there is no log of {options.part!r}; there are {known or 'none yet'}")
+    os.execvp("tail", ["tail", "-n", "200", *(["-F"] if options.follow else []), str(path)])
+
+
+def _kubectl(layout: Layout, options: argparse.Namespace) -> None:
+    tools = toolchain.ready(layout)
+    if not tools:
+        raise RehearsalError("the programs are not built yet: python -m rehearsal build")
+    command = cluster.kubectl_command(layout, tools)
+    os.execv(command[0], [*command, *options.arguments])
+
+
+def _on_part(layout: Layout, options: argparse.Namespace) -> None:
+    watched = Supervision(layout)
+    if not watched.running():
+        raise RehearsalError("the cluster is down: python -m rehearsal up")
+    if options.part not in watched.states():
+        raise RehearsalError(f"there is no part {options.part!r}; there are {', '.join(watched.states())}")
+    getattr(watched, options.action)(options.part)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

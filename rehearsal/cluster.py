@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Up and down: folders, network and configuration, then every part as soon as those before it work."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from rehearsal import images, manifests, parts, pki, supervision, system, toolchain
+from rehearsal import layout as where
+from rehearsal.errors import RehearsalError
+from rehearsal.layout import COMPILED_IN, SOURCE, Layout
+from rehearsal.progress import Progress
+from rehearsal.standins import gpu
+from rehearsal.supervision import Supervision
+from rehearsal.toolchain import Toolchain
+
+_WORKS_SECONDS = 90.0
+_MANIFESTS = "manifests"
+
+
+def up(layout: Layout, progress: Progress) -> None:
+    """Bring the cluster up, from whatever state the machine is in. Does nothing but look where it is up already."""
+    system.check(layout)
+    system.install(progress)
+    tools = toolchain.build(layout, progress)
+    supervision_ = Supervision(layout)
+    if not supervision_.running():
+        _clean(layout)
+        _prepare(layout, tools, progress)
+        supervision_.boot()
+    _start(layout, tools, supervision_, progress)
+
+
+def down(layout: Layout, purge: bool = False) -> None:
+    """Stop everything and take away what lies outside the cache and state folders; ``purge`` removes the state too."""
+    Supervision(layout).kill()
+    _clean(layout)
+    if purge:
+        shutil.rmtree(layout.state, ignore_errors=True)
+
+
+def status(layout: Layout) -> list[dict[str, Any]]:
+    """A row a part: part, process (supervisord's word), works (bool), since (text)."""
+    tools = toolchain.ready(layout)
+    watched = Supervision(layout)
+    if not tools or not watched.running():
+        return []
+    states = watched.states()
+    return [
+        {
+            "part": part.name,
+            "process": states[part.name]["statename"].lower(),
+            "works": part.works(),
+            "since": states[part.name]["description"],
+        }
+        for part in parts.table(layout, tools)
+    ]
+
+
+def _prepare(layout: Layout, tools: Toolchain, progress: Progress) -> None:
+    """Folders, certificates, configuration, bridge and cgroups: what has to be there before any process."""
+    for folder in (layout.config, layout.logs, layout.volumes, layout.registry_storage):
+        folder.mkdir(parents=True, exist_ok=True)
+    pki.ensure_ca(layout)
+    pki.ensure_certificates(layout)
+    # of a boot before this one; a machine's own would be gone with its /run
+    shutil.rmtree(layout.state / "containerd" / "run", ignore_errors=True)
+    _configure(layout, tools)
+    made = [folder for folder in COMPILED_IN if not os.path.isdir(folder)]
+    (layout.state / "made-folders").write_text("\n".join(made))
+    for folder in made:
+        os.makedirs(folder)
+    for group in system.cgroup_folders(where.CGROUP):
+        with contextlib.suppress(OSError):  # hierarchies without a controller of their own may refuse
+            group.mkdir(exist_ok=True)
+        _inherit_cpuset(group)
+    _ip("link", "add", where.BRIDGE, "type", "bridge")
+    _ip("address", "add", f"{where.BRIDGE_ADDRESS}/{where.POD_NETWORK.split('/')[1]}", "dev", where.BRIDGE)
+    _ip("link", "set", where.BRIDGE, "up")
+
+
+def _inherit_cpuset(group: Path) -> None:
+    """With cgroup version 1 a new cpuset is empty and takes no process until it is filled."""
+    for name in ("cpuset.cpus", "cpuset.mems"):
+        if system.cgroup_version() == 1 and (group / name).exists():
+            (group / name).write_text((group.parent / name).read_text())
+
+
+def _clean(layout: Layout) -> None:
+    """Take away what a past run left on the machine: bridge, cgroups and the folders it made."""
+    subprocess.run(["ip", "link", "delete", where.BRIDGE], capture_output=True)
+    for root in system.cgroup_folders(where.CGROUP):
+        for folder, _, _ in os.walk(root, topdown=False):
+            _remove_cgroup(Path(folder))
+    with contextlib.suppress(FileNotFoundError):
+        for made in (layout.state / "made-folders").read_text().split():
+            with contextlib.suppress(OSError):  # in use by something else since: not ours any more
+                os.rmdir(made)
+    layout.control_socket.unlink(missing_ok=True)
+
+
+def _remove_cgroup(group: Path) -> None:
+    for _ in range(50):  # the kernel lets go of a killed process's group a moment after the process
+        try:
+            group.rmdir()
+            return
+        except FileNotFoundError:
+            return
+        except OSError:
+            time.sleep(0.02)
+
+
+def _configure(layout: Layout, tools: Toolchain) -> None:
+    values = {
+        **{name.lower(): getattr(where, name) for name in dir(where) if name.isupper()},
+        "state": layout.state,
+        "config": layout.config,
+        "ca": layout.ca,
+        "control_socket": layout.control_socket,
+        "containerd_socket": layout.containerd_socket,
+        "registry_storage": layout.registry_storage,
+        "cni_plugins": system.CNI_PLUGINS,
+        "snapshotter": "overlayfs" if system.overlay_works_on(layout.state) else "native",
+        "cgroup_version": system.cgroup_version(),
+        "parts": parts.table(layout, tools),
+    }
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(SOURCE / "config"), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+    )
+    environment.filters["quote"] = lambda text: '"' + str(text).replace("%", "%%") + '"'
+    targets = {"10-rehearsal.conflist": "cni/10-rehearsal.conflist", "hosts.toml": "registries/nvcr.io/hosts.toml"}
+    for template in environment.list_templates(extensions=["j2"]):
+        name = template.removesuffix(".j2")
+        path = layout.config / targets.get(name, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(environment.get_template(template).render(values))
+    webhook = layout.config / "kserve" / "k8s-webhook-server" / "serving-certs"
+    webhook.mkdir(parents=True, exist_ok=True)
+    for source, name in zip(pki.certificate(layout, "kserve-webhook"), ("tls.crt", "tls.key"), strict=True):
+        shutil.copy(source, webhook / name)
+    subprocess.run(
+        [
+            tools.program("contour", "contour"),
+            "bootstrap",
+            f"--admin-address={layout.state}/envoy-admin.sock",
+            f"--xds-address={where.LOOPBACK}",
+            f"--xds-port={where.PORTS['contour-xds']}",
+            str(layout.config / "envoy.json"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+
+
+def _start(layout: Layout, tools: Toolchain, watched: Supervision, progress: Progress) -> None:
+    """Start each part when those it waits for work, and wait until all do. An error has the part's last words."""
+    waiting, started, works = list(parts.table(layout, tools)), list[parts.Part](), set[str]()
+    applied: subprocess.Popen[str] | None = None
+    deadline = time.monotonic() + _WORKS_SECONDS
+    with progress.step("starting the cluster"):
+        while waiting or len(started) > len(works - {_MANIFESTS}):
+            for part in [part for part in waiting if works.issuperset(part.after)]:
+                watched.start(part.name)
+                waiting.remove(part)
+                started.append(part)
+            works.update(part.name for part in started if part.name not in works and part.works())
+            if "apiserver" in works and applied is None:
+                applied = _apply_manifests(layout, tools)
+            if applied and _MANIFESTS not in works and _over(applied):
+                works.add(_MANIFESTS)
+            states = watched.states()
+            for part in [part for part in started if part.name not in works]:
+                word = states[part.name]["statename"]
+                if word == "FATAL" or time.monotonic() > deadline:
+                    raise RehearsalError(
+                        f"{part.name} does not work ({word.lower()}). The end of {layout.logs / part.name}.log:\n"
+                        + supervision.last_words(layout, part.name)
+                    )
+            time.sleep(0.1)
+    with progress.step("images"):
+        images.build_and_push(layout, tools, progress)
+    with progress.step("the node and its GPUs"):
+        _ready_node(layout, tools)
+
+
+def _apply_manifests(layout: Layout, tools: Toolchain) -> subprocess.Popen[str]:
+    """Apply them beside the start of the parts that don't need them."""
+    files = [f"--filename={path}" for path in manifests.paths(layout, tools)]
+    program = shlex.join(kubectl_command(layout, tools))
+    return subprocess.Popen(
+        f"{program} apply --server-side --force-conflicts {shlex.join(files)}"
+        f" && {program} wait --for=condition=Established customresourcedefinition --all --timeout=30s",
+        shell=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _over(process: subprocess.Popen[str]) -> bool:
+    if process.poll() is None:
+        return False
+    if process.returncode:
+        raise RehearsalError("The cluster's own objects were refused:\n" + (process.communicate()[1] or "")[-1200:])
+    return True
+
+
+def _ready_node(layout: Layout, tools: Toolchain) -> None:
+    node = f"node/{where.NODE}"
+    kubectl(layout, tools, "wait", "--for=create", node, "--timeout=60s")
+    kubectl(layout, tools, "patch", node, "--subresource=status", "-p", json.dumps(gpu.resources()))
+    kubectl(layout, tools, "patch", node, "-p", json.dumps(gpu.labels()))
+    kubectl(layout, tools, "wait", "--for=condition=Ready", node, "--timeout=60s")
+
+
+def kubectl_command(layout: Layout, tools: Toolchain) -> list[str]:
+    """kubectl as the administrator, keeping its cache in the state folder."""
+    program = tools.program("kubernetes", "kubectl")
+    return [program, f"--kubeconfig={layout.kubeconfig}", f"--cache-dir={layout.state}/kubectl-cache"]
+
+
+def kubectl(layout: Layout, tools: Toolchain, *arguments: str, text: str | None = None) -> str:
+    """Run kubectl as the administrator. Raises RehearsalError with its words."""
+    done = subprocess.run([*kubectl_command(layout, tools), *arguments], input=text, capture_output=True, text=True)
+    if done.returncode:
+        raise RehearsalError(f"kubectl {' '.join(arguments[:3])} failed:\n{done.stderr.strip()[-1200:]}")
+    return done.stdout
+
+
+def _ip(*arguments: str) -> None:
+    done = subprocess.run(["ip", *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise RehearsalError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")

