@@ -18,7 +18,7 @@ import jinja2
 from rehearsal import images, manifests, parts, pki, supervision, system, toolchain
 from rehearsal import layout as where
 from rehearsal.errors import RehearsalError
-from rehearsal.layout import COMPILED_IN, SOURCE, Layout
+from rehearsal.layout import COMPILED_IN, PAUSE_IMAGE, SOURCE, Layout
 from rehearsal.progress import Progress
 from rehearsal.standins import gpu
 from rehearsal.supervision import Supervision
@@ -84,9 +84,10 @@ def _prepare(layout: Layout, tools: Toolchain, progress: Progress) -> None:
         with contextlib.suppress(OSError):  # hierarchies without a controller of their own may refuse
             group.mkdir(exist_ok=True)
         _inherit_cpuset(group)
-    _ip("link", "add", where.BRIDGE, "type", "bridge")
-    _ip("address", "add", f"{where.BRIDGE_ADDRESS}/{where.POD_NETWORK.split('/')[1]}", "dev", where.BRIDGE)
-    _ip("link", "set", where.BRIDGE, "up")
+    prefix = where.POD_NETWORK.split("/")[1]
+    _run(["ip", "link", "add", where.BRIDGE, "type", "bridge"])
+    _run(["ip", "address", "add", f"{where.BRIDGE_ADDRESS}/{prefix}", "dev", where.BRIDGE])
+    _run(["ip", "link", "set", where.BRIDGE, "up"])
 
 
 def _inherit_cpuset(group: Path) -> None:
@@ -148,7 +149,7 @@ def _configure(layout: Layout, tools: Toolchain) -> None:
     webhook.mkdir(parents=True, exist_ok=True)
     for source, name in zip(pki.certificate(layout, "kserve-webhook"), ("tls.crt", "tls.key"), strict=True):
         shutil.copy(source, webhook / name)
-    subprocess.run(
+    _run(
         [
             tools.program("contour", "contour"),
             "bootstrap",
@@ -156,9 +157,7 @@ def _configure(layout: Layout, tools: Toolchain) -> None:
             f"--xds-address={where.LOOPBACK}",
             f"--xds-port={where.PORTS['contour-xds']}",
             str(layout.config / "envoy.json"),
-        ],
-        check=True,
-        capture_output=True,
+        ]
     )
 
 
@@ -187,10 +186,17 @@ def _start(layout: Layout, tools: Toolchain, watched: Supervision, progress: Pro
                         + supervision.last_words(layout, part.name)
                     )
             time.sleep(0.1)
-    with progress.step("images"):
-        images.build_and_push(layout, tools, progress)
+    images.build_and_push(layout, tools, progress)
+    _import_pause(layout, tools)
     with progress.step("the node and its GPUs"):
         _ready_node(layout, tools)
+
+
+def _import_pause(layout: Layout, tools: Toolchain) -> None:
+    """Give containerd the sandbox's image; it keeps it with its state."""
+    ctr = [tools.program("containerd", "ctr"), f"--address={layout.containerd_socket}", "--namespace=k8s.io", "images"]
+    if PAUSE_IMAGE not in _run([*ctr, "ls", "--quiet"]).split():
+        _run([*ctr, "import", str(images.pause(layout, tools))])
 
 
 def _apply_manifests(layout: Layout, tools: Toolchain) -> subprocess.Popen[str]:
@@ -229,15 +235,13 @@ def kubectl_command(layout: Layout, tools: Toolchain) -> list[str]:
     return [program, f"--kubeconfig={layout.kubeconfig}", f"--cache-dir={layout.state}/kubectl-cache"]
 
 
-def kubectl(layout: Layout, tools: Toolchain, *arguments: str, text: str | None = None) -> str:
+def kubectl(layout: Layout, tools: Toolchain, *arguments: str) -> str:
     """Run kubectl as the administrator. Raises RehearsalError with its words."""
-    done = subprocess.run([*kubectl_command(layout, tools), *arguments], input=text, capture_output=True, text=True)
+    return _run([*kubectl_command(layout, tools), *arguments])
+
+
+def _run(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise RehearsalError(f"kubectl {' '.join(arguments[:3])} failed:\n{done.stderr.strip()[-1200:]}")
+        raise RehearsalError(f"{shlex.join(command)[:300]} failed:\n{done.stderr.strip()[-1200:]}")
     return done.stdout
-
-
-def _ip(*arguments: str) -> None:
-    done = subprocess.run(["ip", *arguments], capture_output=True, text=True)
-    if done.returncode:
-        raise RehearsalError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")

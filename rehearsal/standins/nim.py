@@ -270,16 +270,16 @@ class Ngc:
         headers = dict(more or {})
         if self._settings.key:
             if any(ord(letter) < 32 or ord(letter) > 126 for letter in self._settings.key):
-                self._fail("InvalidHeaderValue")
+                raise self._failure("InvalidHeaderValue")
             headers["Authorization"] = f"Bearer {self._settings.key}"
-        for pause in (0.5, 1.0, None):
+        for pause in (0.2, 0.6, None):
             try:
                 response = self._send(self._path + path, headers)
             except (OSError, http.client.HTTPException) as error:
                 self._connection = None
                 cause = f"error sending request for url ({url}): {self._cause(error)}"
                 self._log("nim_sdk::hub::repo rust/nim-sdk/src/hub/repo.rs:119", cause, "ERROR")
-                self._fail(f'"{cause}"')
+                raise self._failure(f'"{cause}"') from error
             if response.status < 400:
                 return response
             response.read()
@@ -289,7 +289,7 @@ class Ngc:
         if response.status == 401 and not self._settings.key:
             raise Failure("Exception: The requested operation requires an API key, but none was found")
         side = "client" if response.status < 500 else "server"
-        self._fail(f'"HTTP status {side} error ({response.status} {response.reason}) for url ({url})"')
+        raise self._failure(f'"HTTP status {side} error ({response.status} {response.reason}) for url ({url})"')
 
     def _send(self, path: str, headers: Mapping[str, str]) -> http.client.HTTPResponse:
         forced: dict[str, OSError] = {
@@ -321,14 +321,14 @@ class Ngc:
             return f"tcp connect error: {_os_error(error)}"
         return str(error)
 
-    def _fail(self, source: str) -> NoReturn:
+    def _failure(self, source: str) -> Failure:
         chain = (
             f'Error {{ context: "initializing ngc repo from repo_id: {self._settings.uri}", source: CommonError(Error '
             f'{{ context: "fetching file map with bearer token", source: {source} }}) }}'
         )
         if self._settings.second_line:
-            raise Failure(f"nim_sdk.ManifestDownloadError: Error downloading manifest: {chain}")
-        raise Failure(f"Exception: {chain}")
+            return Failure(f"nim_sdk.ManifestDownloadError: Error downloading manifest: {chain}")
+        return Failure(f"Exception: {chain}")
 
 
 def _os_error(error: OSError) -> str:

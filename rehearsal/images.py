@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The images of the rehearsal: NIM stand-ins in the registry, and the sandbox's image for containerd.
+
+Everything is kept in the cache under a name made of what went into it, so a change rebuilds what depends on it and
+nothing else. A stamp beside the registry's data says what has been pushed there.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rehearsal.errors import RehearsalError
+from rehearsal.layout import BRIDGE_ADDRESS, LOOPBACK, PAUSE_IMAGE, PORTS, SOURCE, Layout, url
+from rehearsal.progress import Progress
+from rehearsal.standins import ngc
+from rehearsal.toolchain import Toolchain
+
+
+@dataclass(frozen=True)
+class Image:
+    """One tag of one NIM. model: ``meta/llama3-8b-instruct``; kind: chat, embedding or ranking."""
+
+    model: str
+    release: str
+    kind: str = "chat"
+
+    @property
+    def name(self) -> str:
+        return f"nim/{self.model}:{self.release}"
+
+
+IMAGES = (
+    Image("meta/llama3-8b-instruct", "1.0.0"),
+    Image("meta/llama3-8b-instruct", "1.0.3"),
+    Image("meta/llama-3.1-8b-instruct", "1.3.0"),
+    Image("meta/llama-3.1-8b-instruct", "2.0.12"),
+    Image("nvidia/nv-embedqa-e5-v5", "1.0.0", "embedding"),
+    Image("nvidia/nv-rerankqa-mistral-4b-v3", "1.0.0", "ranking"),
+)
+
+_PLATFORM = "linux/amd64"
+_USER = 1000
+_PACKAGES = ("python3-minimal", "libpython3-stdlib", "ca-certificates")
+_STRIPPED = (
+    *("boot", "var/lib/apt", "var/cache", "var/lib/dpkg", "var/log", "usr/share/doc", "usr/share/man"),
+    *("usr/share/locale", "usr/share/info", "usr/share/lintian", "usr/share/zoneinfo", "usr/lib/*/gconv"),
+    *("usr/lib/python3*/pydoc_data", "usr/lib/python3*/lib2to3", "usr/lib/python3*/ensurepip"),
+    "usr/lib/python3*/idlelib",
+)
+# packages of all releases since Debian 12 and Ubuntu 24.04 fit into a merged /usr; some need it
+_MERGED_USR = 'for name in bin sbin lib lib64; do mkdir -p "$1/usr/$name"; ln -s "usr/$name" "$1/$name"; done'
+# nobody can write there later, and the time of a file must not matter
+_COMPILE = ("/usr/bin/python3", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", "/usr/lib")
+_PASSWD = f"root:x:0:0:root:/root:/bin/sh\nnim:x:{_USER}:{_USER}:nim:/opt/nim:/bin/sh\n"
+_GROUP = f"root:x:0:\nnim:x:{_USER}:\n"
+
+
+def build_and_push(layout: Layout, tools: Toolchain, progress: Progress) -> None:
+    """Have all of IMAGES in the registry. The registry and the ngc stand-in must be up. Raises RehearsalError."""
+    root, program = _root_key(), _layer(layout)
+    stamp = layout.registry_storage / "images.stamp"
+    wanted = _digest(root, program, IMAGES, _environment(IMAGES[0]))
+    if stamp.is_file() and stamp.read_text() == wanted:
+        return
+    layers = (_root(layout, root, progress), _keep(layout, "program", _digest(program), program, ".tar"))
+    with progress.step(f"pushing {len(IMAGES)} NIM images"), _login(layout) as environment:
+        registry = f"{LOOPBACK}:{PORTS['ngc']}"
+        base = f"{registry}/rehearsal/base:1"
+        _crane(tools, environment, "append", *(f"--new_layer={layer}" for layer in layers), f"--new_tag={base}")
+        for image in IMAGES:
+            _crane(
+                tools,
+                environment,
+                *("mutate", base, f"--tag={registry}/{image.name}", f"--set-platform={_PLATFORM}"),
+                *("--entrypoint=/usr/bin/python3,-I,-S,/opt/nim/nim.py", "--workdir=/opt/nim", f"--user={_USER}"),
+                *("--exposed-ports=8000/tcp", *(f"--env={entry}" for entry in _environment(image))),
+            )
+    stamp.write_text(wanted)
+
+
+def pause(layout: Layout, tools: Toolchain) -> Path:
+    """The sandbox's image as an archive for ``ctr images import``; its name is PAUSE_IMAGE. Raises RehearsalError."""
+    program = Path(tools.program("pause", "pause")).read_bytes()
+    archive = layout.cache / "images" / f"pause-{_digest(program, PAUSE_IMAGE)}.tar"
+    if archive.is_file():
+        return archive
+    with _scratch(layout) as scratch, _passing_registry(tools) as registry:
+        layer, made = scratch / "layer.tar", scratch / "pause.tar"
+        layer.write_bytes(_tar({"pause": (0o755, 0, program)}))
+        _crane(tools, {}, "append", f"--new_layer={layer}", f"--new_tag={registry}/pause:1")
+        _crane(
+            tools,
+            {},
+            *("mutate", f"{registry}/pause:1", "--entrypoint=/pause", f"--set-platform={_PLATFORM}", "--user=65535"),
+            *(f"--tag={PAUSE_IMAGE}", f"--output={made}"),
+        )
+        return _move(made, archive)
+
+
+# --- layers -----------------------------------------------------------------------------------------------------------
+def _environment(image: Image) -> tuple[str, ...]:
+    return (
+        "PATH=/usr/local/bin:/usr/bin:/bin",
+        "NIM_CACHE_PATH=/opt/nim/.cache",
+        f"NIM_STANDIN_MODEL={image.model}",
+        f"NIM_STANDIN_RELEASE={image.release}",
+        f"NIM_STANDIN_KIND={image.kind}",
+        f"NIM_STANDIN_NGC_URL={url('ngc', 'https', BRIDGE_ADDRESS)}",
+    )
+
+
+def _layer(layout: Layout) -> bytes:
+    """The layer that changes with this source: the program, the CA it trusts, and its user."""
+    return _tar(
+        {
+            "etc/passwd": (0o644, 0, _PASSWD.encode()),
+            "etc/group": (0o644, 0, _GROUP.encode()),
+            "tmp": (0o1777, 0, None),
+            "opt/nim": (0o755, 0, None),
+            "opt/nim/.cache": (0o755, _USER, None),
+            "opt/nim/nim.py": (0o644, 0, (SOURCE / "standins" / "nim.py").read_bytes()),
+            "opt/nim/standin-ca.crt": (0o644, 0, layout.ca.read_bytes()),
+        }
+    )
+
+
+def _tar(entries: dict[str, tuple[int, int, bytes | None]]) -> bytes:
+    """path -> (mode, owner, content; None for a folder), the same bytes every time."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for path, (mode, owner, content) in entries.items():
+            entry = tarfile.TarInfo(path)
+            entry.mode, entry.uid, entry.gid = mode, owner, owner
+            entry.type = tarfile.DIRTYPE if content is None else tarfile.REGTYPE
+            entry.size = len(content or b"")
+            archive.addfile(entry, io.BytesIO(content or b""))
+    return buffer.getvalue()
+
+
+def _root_key() -> str:
+    system = platform.freedesktop_os_release()
+    return _digest(system["ID"], system.get("VERSION_CODENAME"), _PACKAGES, _STRIPPED, _MERGED_USR, _COMPILE)
+
+
+def _root(layout: Layout, key: str, progress: Progress) -> Path:
+    """The root file system of this machine's own distribution, as a compressed layer."""
+    archive = layout.cache / "images" / f"root-{key}.tar.gz"
+    if archive.is_file():
+        return archive
+    with progress.step("making the NIM images' root file system"), _scratch(layout) as scratch:
+        root, options = scratch / "root", scratch / "apt.conf"
+        root.mkdir()
+        options.write_text(_apt_options())
+        command = ["mmdebstrap", "--quiet", "--variant=extract", "--format=tar", f"--include={','.join(_PACKAGES)}"]
+        command += [f"--aptopt={options}", f"--setup-hook={_MERGED_USR}"]
+        codename = platform.freedesktop_os_release()["VERSION_CODENAME"]
+        _run([*command, codename, str(scratch / "root.tar"), "-"], input=_apt_sources())
+        _run(["tar", "--extract", f"--file={scratch}/root.tar", f"--directory={root}", "--exclude=./dev/*"])
+        for pattern in _STRIPPED:
+            for path in root.glob(pattern):
+                shutil.rmtree(path)
+        _run(["chroot", str(root), *_COMPILE])
+        made = scratch / "root.tar.gz"
+        order = ["--sort=name", "--mtime=@0", "--numeric-owner", "--use-compress-program=gzip -n"]
+        _run(["tar", "--create", f"--file={made}", f"--directory={root}", *order, "."])
+        return _move(made, archive)
+
+
+def _apt_sources() -> str:
+    """The distribution's own sources as this machine has them, mirrors and all; nobody else's."""
+    name = {"debian": "Debian", "ubuntu": "Ubuntu"}.get(platform.freedesktop_os_release()["ID"])
+    if not name:
+        raise RehearsalError("The NIM images are made of Debian's or Ubuntu's packages; this is another system.")
+    keyring = Path(f"/usr/share/keyrings/{name.lower()}-archive-keyring.gpg")
+    option = f"[signed-by={keyring}] " if keyring.is_file() else ""
+    ask = [
+        "apt-get",
+        "indextargets",
+        "--format",
+        "$(ORIGIN)|$(REPO_URI) $(RELEASE) $(COMPONENT)",
+        "Created-By: Packages",
+    ]
+    lines = sorted(set(re.findall(rf"^{name}\|(.+)$", _run(ask), re.M)))
+    if not lines:
+        _run(["apt-get", "update"])
+        lines = sorted(set(re.findall(rf"^{name}\|(.+)$", _run(ask), re.M)))
+    if not lines:
+        raise RehearsalError(f"apt knows no source of {name}: add the usual ones to /etc/apt/sources.list.d.")
+    return "".join(f"deb {option}{line}\n" for line in lines)
+
+
+def _apt_options() -> str:
+    """Proxies and the like, which mmdebstrap doesn't read by itself."""
+    return "".join(re.findall(r"^Acquire::(?:https?::|Check-|Retries|Force).*\n", _run(["apt-config", "dump"]), re.M))
+
+
+# --- tools ------------------------------------------------------------------------------------------------------------
+def _digest(*parts: object) -> str:
+    text = b"\0".join(part if isinstance(part, bytes) else repr(part).encode() for part in parts)
+    return hashlib.sha256(text).hexdigest()[:16]
+
+
+def _keep(layout: Layout, name: str, digest: str, content: bytes, suffix: str) -> Path:
+    with _scratch(layout) as scratch:
+        (scratch / name).write_bytes(content)
+        return _move(scratch / name, layout.cache / "images" / f"{name}-{digest}{suffix}")
+
+
+def _move(made: Path, target: Path) -> Path:
+    """Whole or not at all; what it replaces goes."""
+    for old in target.parent.glob(f"{target.name.partition('-')[0]}-*"):
+        old.unlink()
+    made.rename(target)
+    return target
+
+
+@contextmanager
+def _scratch(layout: Layout) -> Iterator[Path]:
+    folder = layout.cache / "images"
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".new") as scratch:
+        yield Path(scratch)
+
+
+@contextmanager
+def _login(layout: Layout) -> Iterator[dict[str, str]]:
+    """The environment in which crane may push and trusts the rehearsal's CA."""
+    credentials = base64.b64encode(f"{ngc.USERNAME}:{ngc.KEYS['publisher']}".encode()).decode()
+    with tempfile.TemporaryDirectory() as folder:
+        auths = {f"{LOOPBACK}:{PORTS['ngc']}": {"auth": credentials}}
+        Path(folder, "config.json").write_text(json.dumps({"auths": auths}))
+        yield {"DOCKER_CONFIG": folder, "SSL_CERT_FILE": str(layout.ca)}
+
+
+@contextmanager
+def _passing_registry(tools: Toolchain) -> Iterator[str]:
+    """A registry in memory, since crane changes the settings of an image only in a registry."""
+    command = [tools.program("crane", "crane"), "registry", "serve", f"--address={LOOPBACK}:0"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr
+            said = process.stderr.readline()
+            port = re.search(r"(\d+)\s*$", said)
+            if not port:
+                raise RehearsalError(f"crane's registry did not start: {said.strip()}")
+            yield f"{LOOPBACK}:{port[1]}"
+        finally:
+            process.terminate()
+
+
+def _crane(tools: Toolchain, environment: dict[str, str], *arguments: str) -> None:
+    # the loopback needs no proxy, and a user's own docker login no reading
+    _run([tools.program("crane", "crane"), *arguments], environment={"NO_PROXY": LOOPBACK, **environment})
+
+
+def _run(command: list[str], input: str | None = None, environment: dict[str, str] | None = None) -> str:
+    env = {**os.environ, "LC_ALL": "C.UTF-8", **(environment or {})}
+    done = subprocess.run(command, input=input, env=env, capture_output=True, text=True)
+    if done.returncode:
+        tail = "\n".join(done.stderr.strip().splitlines()[-15:])
+        raise RehearsalError(f"{' '.join(command[:2])} failed:\n{tail}")
+    return done.stdout
