@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 
@@ -11,6 +12,7 @@ from rehearsal import cluster, toolchain
 from rehearsal.errors import RehearsalError
 from rehearsal.layout import Layout, url
 from rehearsal.progress import Progress
+from rehearsal.standins import ngc
 from rehearsal.supervision import Supervision
 
 _PART_COMMANDS = {
@@ -62,7 +64,20 @@ def _parser() -> argparse.ArgumentParser:
         command = add(name, text, _on_part)
         command.add_argument("part")
         command.set_defaults(action=name)
+    _add_fault(add("fault", "make a stand-in misbehave, or let it behave again", _fault))
     return parser
+
+
+def _add_fault(command: argparse.ArgumentParser) -> None:
+    names = ", ".join(ngc.TARGETS)
+    command.add_argument("target", nargs="?", help=f"what of NGC misbehaves: {names}; without: show the faults")
+    command.add_argument("--clear", action="store_true", help="behave again; without a target in everything")
+    command.add_argument("--status", type=int, help="HTTP status to answer, such as 429 or 503")
+    command.add_argument("--retry-after", type=int, metavar="SECONDS", help="Retry-After of that answer")
+    command.add_argument("--delay", type=float, default=0, metavar="SECONDS", help="wait before each answer")
+    command.add_argument("--hang", action="store_true", help="take requests and never answer")
+    command.add_argument("--rate", type=int, metavar="BYTES", help="bytes per second of an answer")
+    command.add_argument("--count", type=int, help="hit only so many requests (default: until cleared)")
 
 
 def _build(layout: Layout, _: argparse.Namespace) -> None:
@@ -112,6 +127,20 @@ def _on_part(layout: Layout, options: argparse.Namespace) -> None:
     if options.part not in watched.states():
         raise RehearsalError(f"there is no part {options.part!r}; there are {', '.join(watched.states())}")
     getattr(watched, options.action)(options.part)
+
+
+def _fault(layout: Layout, options: argparse.Namespace) -> None:
+    if options.target and options.target not in ngc.TARGETS:
+        raise RehearsalError(f"there is no target {options.target!r}; there are {', '.join(ngc.TARGETS)}")
+    fault = ngc.Fault(**{field.name: getattr(options, field.name) for field in dataclasses.fields(ngc.Fault)})
+    if options.clear:
+        ngc.clear(layout.ngc_state, options.target)
+    elif options.target and fault == ngc.Fault():
+        raise RehearsalError("say how it misbehaves: --status, --delay, --hang or --rate (or --clear)")
+    elif options.target:
+        ngc.set_fault(layout.ngc_state, options.target, fault)
+    for target, fault in ngc.load(layout.ngc_state).faults.items():
+        print(target, {name: value for name, value in dataclasses.asdict(fault).items() if value})
 
 
 if __name__ == "__main__":
