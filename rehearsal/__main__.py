@@ -12,9 +12,10 @@ from rehearsal import cluster, toolchain
 from rehearsal.errors import RehearsalError
 from rehearsal.layout import Layout, url
 from rehearsal.progress import Progress
-from rehearsal.standins import ngc
+from rehearsal.standins import ngc, nim
 from rehearsal.supervision import Supervision
 
+_NIM = "nim"
 _PART_COMMANDS = {
     "start": "start a part that was stopped",
     "stop": "stop a part and keep it stopped",
@@ -70,7 +71,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_fault(command: argparse.ArgumentParser) -> None:
     names = ", ".join(ngc.TARGETS)
-    command.add_argument("target", nargs="?", help=f"what of NGC misbehaves: {names}; without: show the faults")
+    command.add_argument("target", nargs="?", help=f"what misbehaves: nim, or of NGC {names}; without: show the faults")
+    command.add_argument("--fail", metavar="HOW", help=f"of nim: {', '.join(nim.FAILURES)}; some with :SECONDS")
     command.add_argument("--clear", action="store_true", help="behave again; without a target in everything")
     command.add_argument("--status", type=int, help="HTTP status to answer, such as 429 or 503")
     command.add_argument("--retry-after", type=int, metavar="SECONDS", help="Retry-After of that answer")
@@ -130,17 +132,29 @@ def _on_part(layout: Layout, options: argparse.Namespace) -> None:
 
 
 def _fault(layout: Layout, options: argparse.Namespace) -> None:
-    if options.target and options.target not in ngc.TARGETS:
-        raise RehearsalError(f"there is no target {options.target!r}; there are {', '.join(ngc.TARGETS)}")
+    if options.target not in (None, _NIM, *ngc.TARGETS):
+        raise RehearsalError(f"there is no target {options.target!r}; there are {_NIM}, {', '.join(ngc.TARGETS)}")
     fault = ngc.Fault(**{field.name: getattr(options, field.name) for field in dataclasses.fields(ngc.Fault)})
     if options.clear:
         ngc.clear(layout.ngc_state, options.target)
+    elif options.target == _NIM:
+        with ngc.editing(layout.ngc_state) as state:
+            state.nim = _known_failure(options.fail)
     elif options.target and fault == ngc.Fault():
         raise RehearsalError("say how it misbehaves: --status, --delay, --hang or --rate (or --clear)")
     elif options.target:
         ngc.set_fault(layout.ngc_state, options.target, fault)
-    for target, fault in ngc.load(layout.ngc_state).faults.items():
+    now = ngc.load(layout.ngc_state)
+    for target, fault in now.faults.items():
         print(target, {name: value for name, value in dataclasses.asdict(fault).items() if value})
+    if now.nim:
+        print(_NIM, now.nim)
+
+
+def _known_failure(text: str | None) -> str:
+    if not text or text.partition(":")[0] not in nim.FAILURES:
+        raise RehearsalError(f"say how it fails, --fail with one of {', '.join(nim.FAILURES)}")
+    return text
 
 
 if __name__ == "__main__":

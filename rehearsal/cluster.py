@@ -33,12 +33,12 @@ def up(layout: Layout, progress: Progress) -> None:
     system.check(layout)
     system.install(progress)
     tools = toolchain.build(layout, progress)
-    supervision_ = Supervision(layout)
-    if not supervision_.running():
+    watched = Supervision(layout)
+    if not watched.running():
         _clean(layout)
-        _prepare(layout, tools, progress)
-        supervision_.boot()
-    _start(layout, tools, supervision_, progress)
+        _prepare(layout, tools)
+        watched.boot()
+    _start(layout, tools, watched, progress)
 
 
 def down(layout: Layout, purge: bool = False) -> None:
@@ -67,7 +67,7 @@ def status(layout: Layout) -> list[dict[str, Any]]:
     ]
 
 
-def _prepare(layout: Layout, tools: Toolchain, progress: Progress) -> None:
+def _prepare(layout: Layout, tools: Toolchain) -> None:
     """Folders, certificates, configuration, bridge and cgroups: what has to be there before any process."""
     for folder in (layout.config, layout.logs, layout.volumes, layout.registry_storage):
         folder.mkdir(parents=True, exist_ok=True)
@@ -78,8 +78,8 @@ def _prepare(layout: Layout, tools: Toolchain, progress: Progress) -> None:
     _configure(layout, tools)
     made = [folder for folder in COMPILED_IN if not os.path.isdir(folder)]
     (layout.state / "made-folders").write_text("\n".join(made))
-    for folder in made:
-        os.makedirs(folder)
+    for missing in made:
+        os.makedirs(missing)
     for group in system.cgroup_folders(where.CGROUP):
         with contextlib.suppress(OSError):  # hierarchies without a controller of their own may refuse
             group.mkdir(exist_ok=True)

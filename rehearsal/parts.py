@@ -49,12 +49,12 @@ def table(layout: Layout, tools: Toolchain) -> tuple[Part, ...]:
     """Every part, those that others wait for first. ``after: manifests`` waits for the cluster's own objects."""
     pki, ca, config = layout.state / "pki", str(layout.ca), layout.config
 
-    def answers(address: str, path: str, status: int = 200) -> Callable[[], bool]:
+    def answers(address: str, path: str) -> Callable[[], bool]:
         def ask() -> bool:
             try:
                 with requests.Session() as session:
                     session.trust_env = False  # a proxy of the user's has no business on the loopback interface
-                    return session.get(address + path, verify=ca, timeout=2).status_code == status
+                    return session.get(address + path, verify=ca, timeout=2).ok
             except requests.RequestException:
                 return False
 
@@ -100,7 +100,7 @@ def table(layout: Layout, tools: Toolchain) -> tuple[Part, ...]:
                 f"--signing-key={pki}/token-signing.key",
                 f"--control={layout.ngc_state}",
             ),
-            answers(url("ngc", "https"), "/", 404),
+            answers(url("ngc", "https"), "/healthz"),
             environment=python,
         ),
         Part(

@@ -99,6 +99,7 @@ class State:
 
     public: repositories (``nim/meta/llama3-8b-instruct``) whose image and model need no key.
     keys: more keys, each with its kind (a name of KEYS).
+    nim: how NIM containers that start from now on fail, as NIM_STANDIN_FAIL says it; empty = they don't.
     """
 
     faults: dict[str, Fault] = field(default_factory=dict)
@@ -106,6 +107,7 @@ class State:
     download_rate: int = 0
     public: list[str] = field(default_factory=list)
     keys: dict[str, str] = field(default_factory=dict)
+    nim: str = ""
 
     def fault(self, target: str) -> tuple[str, Fault] | None:
         """The name and the fault that hit a request to this target; the narrowest name wins."""
@@ -159,8 +161,10 @@ def set_fault(path: Path, target: str, fault: Fault) -> None:
 
 
 def clear(path: Path, target: str | None = None) -> None:
-    """Remove the fault of one target, or all faults."""
+    """Remove the fault of one target (of TARGETS, or ``nim``), or all faults."""
     with editing(path) as state:
+        if target in (None, "nim"):
+            state.nim = ""
         state.faults = {name: fault for name, fault in state.faults.items() if target not in (None, name)}
 
 
@@ -308,6 +312,8 @@ class Handler(BaseHTTPRequestHandler):
     def _route(self, path: str, query: dict[str, list[str]]) -> None:
         if path == "/healthz":
             return self._answer(200, {"status": "ready"})
+        if path == "/standin/nim":
+            return self._answer(200, {"fail": load(self.site.control).nim})
         target, parts = next(
             ((target, match.groupdict()) for route, target in _ROUTES if (match := route.fullmatch(path))),
             ("registry" if path.startswith("/v2/") else "all", {}),

@@ -5,7 +5,7 @@ It runs alone inside an image that has only Python's standard library. The image
 (NIM_STANDIN_MODEL, _RELEASE, _KIND, _NGC_URL); NIM's own variables mean what they mean to NIM. For tests:
 
 NIM_STANDIN_LOAD_SECONDS  how long loading takes after the download, default 1
-NIM_STANDIN_FAIL          how to fail: a name of FAILURES, some with `:seconds`
+NIM_STANDIN_FAIL          how to fail: a name of FAILURES, some with `:seconds`; unset = as the ngc stand-in is told
 
 Answers are deterministic and tell who answered and what was asked.
 """
@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NoReturn
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 NGC = "https://api.ngc.nvidia.com"
 CA = "/opt/nim/standin-ca.crt"
@@ -245,6 +245,13 @@ def choose_profile(settings: Settings, log: Log) -> Profile:
 
 
 # --- the model: from NGC into the cache -------------------------------------------------------------------------------
+def _connect(server: SplitResult, timeout: float) -> http.client.HTTPConnection:
+    if server.scheme != "https":
+        return http.client.HTTPConnection(server.netloc, timeout=timeout)
+    trusted = ssl.create_default_context(cafile=CA if os.path.exists(CA) else None)
+    return http.client.HTTPSConnection(server.netloc, timeout=timeout, context=trusted)
+
+
 class Ngc:
     """Downloads as NIM's own downloader does, and fails in its words."""
 
@@ -300,12 +307,7 @@ class Ngc:
         if self._settings.fail in forced:
             raise forced[self._settings.fail]
         if self._connection is None:
-            host = self._server.netloc
-            if self._server.scheme == "https":
-                trusted = ssl.create_default_context(cafile=CA if os.path.exists(CA) else None)
-                self._connection = http.client.HTTPSConnection(host, timeout=60, context=trusted)
-            else:
-                self._connection = http.client.HTTPConnection(host, timeout=60)
+            self._connection = _connect(self._server, timeout=60)
         self._connection.request("GET", path, headers=dict(headers))
         return self._connection.getresponse()
 
@@ -1043,12 +1045,24 @@ def _leave(*_: object) -> NoReturn:
     os._exit(0)
 
 
+def _told(env: Mapping[str, str]) -> Mapping[str, str]:
+    """``env`` with the failure that `python -m rehearsal fault nim` has set, unless the pod names one."""
+    if "NIM_STANDIN_FAIL" in env:
+        return env
+    try:
+        connection = _connect(urlsplit(env["NIM_STANDIN_NGC_URL"]), timeout=2)
+        connection.request("GET", "/standin/nim")
+        return {**env, "NIM_STANDIN_FAIL": json.loads(connection.getresponse().read())["fail"]}
+    except (OSError, http.client.HTTPException, ValueError, KeyError):
+        return env  # NGC is down or misbehaves, which is rehearsed too
+
+
 def main() -> int:
     # the first process of a container has no default handlers
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGINT, _leave)
     try:
-        run(Settings.read(os.environ))
+        run(Settings.read(_told(os.environ)))
     except Failure as failure:
         if ": " in str(failure).partition("\n")[0]:
             say('Traceback (most recent call last):\n  File "/opt/nim/start_server.py", line 1, in <module>')
