@@ -25,7 +25,12 @@ _PART_COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if options.run is _kubectl:
+        options.arguments = rest  # its own options, wherever they stand
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     layout = Layout.from_environment()
     try:
         return int(options.run(layout, options) or 0)
@@ -43,8 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name: str, text: str, run: object) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=text, description=text)
+    def add(name: str, text: str, run: object, add_help: bool = True) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text, add_help=add_help)
         command.set_defaults(run=run)
         return command
 
@@ -59,8 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     logs.add_argument("part")
     logs.add_argument("-f", "--follow", action="store_true")
     add("kubeconfig", "print the path of the administrator's kubeconfig", lambda layout, _: print(layout.kubeconfig))
-    kubectl = add("kubectl", "run the cluster's own kubectl on it", _kubectl)
-    kubectl.add_argument("arguments", nargs=argparse.REMAINDER)
+    add("kubectl", "run the cluster's own kubectl on it", _kubectl, add_help=False)
     for name, text in _PART_COMMANDS.items():
         command = add(name, text, _on_part)
         command.add_argument("part")

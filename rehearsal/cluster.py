@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shlex
@@ -200,12 +201,19 @@ def _import_pause(layout: Layout, tools: Toolchain) -> None:
 
 
 def _apply_manifests(layout: Layout, tools: Toolchain) -> subprocess.Popen[str]:
-    """Apply them beside the start of the parts that don't need them."""
-    files = [f"--filename={path}" for path in manifests.paths(layout, tools)]
+    """Apply them beside the start of the parts that don't need them, unless this state has had just these."""
+    paths = manifests.paths(layout, tools)
+    digest = hashlib.sha256(b"".join(str(path).encode() + path.read_bytes() for path in paths)).hexdigest()
+    stamp = layout.state / "manifests.stamp"
     program = shlex.join(kubectl_command(layout, tools))
+    files = shlex.join(f"--filename={path}" for path in paths)
+    script = (
+        f"{program} apply --server-side --force-conflicts {files}"
+        f" && {program} wait --for=condition=Established customresourcedefinition --all --timeout=30s"
+        f" && echo {digest} > {shlex.quote(str(stamp))}"
+    )
     return subprocess.Popen(
-        f"{program} apply --server-side --force-conflicts {shlex.join(files)}"
-        f" && {program} wait --for=condition=Established customresourcedefinition --all --timeout=30s",
+        "true" if stamp.exists() and stamp.read_text().strip() == digest else script,
         shell=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# Copyright: Contributors to gpuops.nim
+"""The two Secrets of a NIM: what the kubelet pulls the image with, and what the container starts with."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from ansible_collections.gpuops.nim.plugins.module_utils._kube.apply import Change, ensure, ensure_absent
+from ansible_collections.gpuops.nim.plugins.module_utils._kube.auth import connect
+from ansible_collections.gpuops.nim.plugins.module_utils._kube.client import Client
+from ansible_collections.gpuops.nim.plugins.module_utils._kube.errors import (
+    Forbidden,
+    KubeError,
+    Unauthorized,
+    Unreachable,
+)
+from ansible_collections.gpuops.nim.plugins.module_utils._kube.redact import HIDDEN
+from ansible_collections.gpuops.nim.plugins.module_utils._ngc.key import BadKey, clean
+from ansible_collections.gpuops.nim.plugins.module_utils._nim.manifests import (
+    SALT_ANNOTATION,
+    pull_secret,
+    runtime_secret,
+)
+from ansible_collections.gpuops.nim.plugins.module_utils._ops.namespace import ensure_namespace
+from ansible_collections.gpuops.nim.plugins.module_utils._ops.result import OpsError, Progress, Result
+
+Json = dict[str, Any]
+PULL, RUNTIME = "pull", "runtime"
+
+
+@dataclass(frozen=True)
+class _Secret:
+    """One of the two, wherever it goes."""
+
+    kind: str
+    name: str
+    main: str = ""  # the registry or variable whose fingerprint stands for the whole
+    manifest: Optional[Callable[[str, str], Json]] = None  # of a namespace and a salt
+
+
+@dataclass
+class _Report:
+    """What is known so far; becomes the result, or the data of the error."""
+
+    progress: Progress
+    check_mode: bool
+    changes: list[Change] = field(default_factory=list)
+    entries: list[Json] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def add(self, change: Change) -> None:
+        self.changes.append(change)
+        self.warnings.extend(change.warnings)
+        if change.changed:
+            place = f" in {change.namespace}" if change.namespace else ""
+            done = f"would be {change.action}" if self.check_mode else change.action
+            self.progress(f"{change.kind} {change.name}{place}: {done}")
+
+    @property
+    def changed(self) -> bool:
+        return any(change.changed for change in self.changes)
+
+    @property
+    def data(self) -> Json:
+        old = [f"{entry['namespace']}/{pod}" for entry in self.entries for pod in entry["pods_with_old_key"]]
+        return {"secrets": self.entries, "pods_with_old_key": old, "pods_unknown": self.unknown}
+
+    @property
+    def diff(self) -> list[Json]:
+        return [_diff(change) for change in self.changes if change.changed]
+
+
+def run(params: Mapping[str, Any], *, check_mode: bool, diff: bool, progress: Progress) -> Result:
+    """Makes or removes both Secrets in each of ``params["namespaces"]``; one that fails doesn't stop the others.
+
+    :raises BadKey: a key that can't be one; nothing was sent.
+    :raises OpsError: a namespace failed; what was done is in the error's data.
+    :raises KubeError: there is no way to the cluster.
+    """
+    namespaces = [name for name in dict.fromkeys(params["namespaces"]) if name]
+    if not namespaces:
+        raise OpsError("namespaces: at least one is needed.")
+    if params["pull_secret"] == params["runtime_secret"]:
+        raise OpsError("pull_secret and runtime_secret are two Secrets of different types: they need different names.")
+    present = params["state"] == "present"
+    wanted = _wanted(params) if present else _named(params)
+    client = connect(params)
+    report = _Report(progress, check_mode)
+    failures: list[str] = []
+    salt = ""
+    for namespace in namespaces:
+        try:
+            if present:
+                salt = _present(client, namespace, wanted, salt, params, check_mode, report)
+            else:
+                _absent(client, namespace, wanted, params, check_mode, report)
+        except (KubeError, OpsError) as error:
+            failures.append(str(error))
+            if isinstance(error, (Unreachable, Unauthorized)):
+                break  # the next namespace would wait as long for the same answer
+    shown = report.diff if diff else []
+    if failures:
+        raise OpsError(
+            "\n".join(failures), data=report.data, changed=report.changed, diff=shown, warnings=report.warnings
+        )
+    return Result(report.changed, report.data, shown, report.warnings)
+
+
+def _named(params: Mapping[str, Any]) -> list[_Secret]:
+    return [_Secret(PULL, params["pull_secret"]), _Secret(RUNTIME, params["runtime_secret"])]
+
+
+def _wanted(params: Mapping[str, Any]) -> list[_Secret]:
+    key = clean(params["ngc_api_key"])
+    values = {"NGC_API_KEY": key}
+    if params["hf_token"]:
+        values["HF_TOKEN"] = clean(params["hf_token"], option="hf_token")
+    auths: dict[str, tuple[str, str, str]] = {}
+    for index, registry in enumerate(params["registries"]):
+        given = registry["password"]
+        password = key if given is None else given.strip()
+        if not password:
+            # most likely a variable that is empty; the NGC key must not go to somebody else's registry instead
+            raise BadKey(f"registries[{index}].password: is empty; leave it out to use the NGC key.")
+        auths[registry["host"]] = (registry["host"], registry["username"], password)
+    if not auths:
+        raise OpsError("registries: at least one is needed.")
+    pull, runtime = params["pull_secret"], params["runtime_secret"]
+    return [
+        _Secret(PULL, pull, next(iter(auths)), lambda ns, salt: pull_secret(pull, ns, list(auths.values()), salt)),
+        _Secret(RUNTIME, runtime, "NGC_API_KEY", lambda ns, salt: runtime_secret(runtime, ns, values, salt)),
+    ]
+
+
+def _present(
+    client: Client,
+    namespace: str,
+    wanted: list[_Secret],
+    salt: str,
+    params: Mapping[str, Any],
+    check_mode: bool,
+    report: _Report,
+) -> str:
+    """Returns the salt that new Secrets of the next namespace get, so that equal keys have equal fingerprints."""
+    live = [client.get("v1", "Secret", secret.name, namespace) for secret in wanted]
+    if not all(live):
+        made = ensure_namespace(client, namespace, create=params["create_namespace"], check_mode=check_mode)
+        if made:
+            report.add(made)
+    salts = [_salt(secret) for secret in live]
+    # a live Secret keeps its salt: a new one would be a change
+    salt = next(filter(None, [*salts, salt]), "") or secrets.token_hex(8)
+    for secret, own in zip(wanted, salts):
+        assert secret.manifest
+        change = ensure(client, secret.manifest(namespace, own or salt), check_mode=check_mode, adopt=params["adopt"])
+        report.add(change)
+        current = change.after if change.changed else change.before
+        old: list[str] = []
+        if secret.kind == RUNTIME:
+            old, unknown = _pods(client, namespace, secret.name, current or {}, report.warnings)
+            report.unknown.extend(f"{namespace}/{pod}" for pod in unknown)
+        report.entries.append(_entry(change, secret, fingerprints(current), old))
+    return salt
+
+
+def _absent(
+    client: Client,
+    namespace: str,
+    wanted: list[_Secret],
+    params: Mapping[str, Any],
+    check_mode: bool,
+    report: _Report,
+) -> None:
+    for secret in wanted:
+        change = ensure_absent(
+            client, "v1", "Secret", secret.name, namespace, check_mode=check_mode, adopt=params["adopt"]
+        )
+        report.add(change)
+        report.entries.append(_entry(change, secret, {}, []))
+
+
+def _entry(change: Change, secret: _Secret, marks: Mapping[str, Optional[str]], old: list[str]) -> Json:
+    return {
+        "namespace": change.namespace,
+        "name": secret.name,
+        "kind": secret.kind,
+        "action": change.action,
+        "fingerprint": marks.get(secret.main),
+        "fingerprints": dict(marks),
+        "pods_with_old_key": old,
+    }
+
+
+# What may be shown of a Secret
+
+
+def fingerprints(secret: Optional[Json]) -> dict[str, Optional[str]]:
+    """Variable or registry to the first 12 hex digits of its value's HMAC-SHA256; None where the Secret has no salt."""
+    salt = _salt(secret)
+    return {
+        name: hmac.new(salt.encode(), value, hashlib.sha256).hexdigest()[:12] if salt else None
+        for name, value in sorted(_contents(secret or {}))
+    }
+
+
+def _salt(secret: Optional[Json]) -> str:
+    annotations = ((secret or {}).get("metadata") or {}).get("annotations") or {}
+    return str(annotations.get(SALT_ANNOTATION) or "")
+
+
+def _contents(secret: Json) -> Iterator[tuple[str, bytes]]:
+    for name, encoded in (secret.get("data") or {}).items():
+        value = base64.b64decode(encoded)
+        if name != ".dockerconfigjson":
+            yield name, value
+            continue
+        try:
+            auths = json.loads(value)["auths"].items()
+            yield from ((host, str(auth.get("password") or auth.get("auth")).encode()) for host, auth in auths)
+        except (ValueError, KeyError, AttributeError):
+            yield name, value  # somebody's own idea of a docker config
+
+
+def _diff(change: Change) -> Json:
+    """The change's diff with a fingerprint beside each hidden value, so that a new key can be seen."""
+    shown = change.diff
+    if change.kind == "Secret":
+        for side, secret in (("before", change.before), ("after", change.after)):
+            if secret:
+                marks = fingerprints(secret).items()
+                shown[side]["data"] = {name: f"{HIDDEN} {mark}" if mark else HIDDEN for name, mark in marks}
+            if _salt(secret):
+                # with it, a weak password could be guessed from its fingerprint
+                shown[side]["metadata"]["annotations"][SALT_ANNOTATION] = HIDDEN
+    return shown
+
+
+# Who still runs with the old key
+
+
+def _pods(client: Client, namespace: str, name: str, secret: Json, warnings: list[str]) -> tuple[list[str], list[str]]:
+    """Pods with a container that started before the values it was given changed; and those where nobody can know."""
+    try:
+        pods = client.list("v1", "Pod", namespace).items
+    except Forbidden as error:
+        warnings.append(f"Which pods still run with an old key is unknown: {error}")
+        return [], ["*"]
+    changed = _changed_at(secret)
+    old, unknown = [], []
+    for pod in pods:
+        ages = set(_ages(pod, name, changed))
+        if "old" in ages:
+            old.append(pod["metadata"]["name"])
+        elif "unknown" in ages:
+            unknown.append(pod["metadata"]["name"])
+    return old, unknown
+
+
+def _changed_at(secret: Json) -> dict[str, str]:
+    """Key of data to the time of its last change.
+
+    A manager's time moves with each of its own changes, and a manager whose value is overwritten loses the key: so the
+    value is at least as old as the earliest time among those who own it.
+    """
+    times: dict[str, str] = {}
+    for entry in (secret.get("metadata") or {}).get("managedFields") or []:
+        for owned in (entry.get("fieldsV1") or {}).get("f:data") or {}:
+            if entry.get("time") and owned.startswith("f:"):
+                times[owned[2:]] = min(entry["time"], times.get(owned[2:], entry["time"]))
+    return times
+
+
+def _ages(pod: Json, name: str, changed: Mapping[str, str]) -> Iterator[str]:
+    """For each running container that takes variables from the Secret: old, new or unknown."""
+    status = pod.get("status") or {}
+    states = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+    # the variables are read again whenever a container starts, so its own start counts and not the pod's
+    started = {state["name"]: ((state.get("state") or {}).get("running") or {}).get("startedAt") for state in states}
+    for container in [*(pod["spec"].get("initContainers") or []), *pod["spec"]["containers"]]:
+        start = started.get(container["name"])
+        if not start:
+            continue
+        for key in _keys(container, name, changed):
+            # both times have whole seconds
+            if key not in changed or start == changed[key]:
+                yield "unknown"
+            else:
+                yield "old" if start < changed[key] else "new"
+
+
+def _keys(container: Json, name: str, changed: Mapping[str, str]) -> Iterator[str]:
+    for source in container.get("envFrom") or []:
+        if (source.get("secretRef") or {}).get("name") == name:
+            yield from changed or ("",)
+    for variable in container.get("env") or []:
+        reference = (variable.get("valueFrom") or {}).get("secretKeyRef") or {}
+        if reference.get("name") == name:
+            yield reference["key"]

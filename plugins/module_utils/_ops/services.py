@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# Copyright: Contributors to gpuops.nim
+"""From a task's options to one specification for each service."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ansible_collections.gpuops.nim.plugins.module_utils._ops.result import OpsError
+
+Arguments = dict[str, Any]
+T = TypeVar("T")
+
+# What one service is. The same options stand at the top level and in the entries of `services`.
+SERVICE_ARGUMENTS: Arguments = {
+    "name": {"type": "str"},
+    "namespace": {"type": "str", "default": "default"},
+    "create_namespace": {"type": "bool", "default": False},
+    "image": {"type": "str"},
+    "image_pull_policy": {"type": "str", "choices": ["Always", "IfNotPresent", "Never"]},
+    "image_pull_secrets": {
+        "type": "list",
+        "elements": "str",
+        "default": ["ngc-secret"],
+        "aliases": ["image_pull_secret"],
+        "no_log": False,
+    },
+    "gpus": {"type": "int", "default": 1},
+    "gpu_resource": {"type": "str", "default": "nvidia.com/gpu"},
+    "cpu": {"type": "str", "default": "8"},
+    "memory": {"type": "str", "default": "32Gi"},
+    "share_memory": {"type": "str", "default": "16Gi", "aliases": ["shared_memory"]},
+    "port": {"type": "int", "default": 8000},
+    "security_context": {"type": "dict", "default": {"fsGroup": 1000}},
+    "annotations": {"type": "dict"},
+    "labels": {"type": "dict"},
+    "env": {"type": "dict"},
+    "env_from_secret": {"type": "dict", "default": {"NGC_API_KEY": "nvidia-nim-secrets"}, "no_log": False},
+    "cache": {
+        "type": "dict",
+        "options": {
+            "claim": {"type": "str", "required": True},
+            "path": {"type": "str", "default": "/mnt/models"},
+            "size": {"type": "str"},
+            "storage_class": {"type": "str"},
+            "access_modes": {
+                "type": "list",
+                "elements": "str",
+                "choices": ["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"],
+                "default": ["ReadWriteOnce"],
+            },
+        },
+    },
+    "min_replicas": {"type": "int", "default": 1, "aliases": ["replicas"]},
+    "max_replicas": {"type": "int"},
+    "autoscaler_class": {"type": "str", "choices": ["none", "hpa", "external", "keda"], "default": "none"},
+    "enable_prometheus": {"type": "bool", "default": False},
+    "metrics_port": {"type": "int"},
+    "update_strategy": {"type": "str", "choices": ["in_place", "surge"], "default": "in_place"},
+    "startup_timeout": {"type": "int", "default": 1800},
+    "node_selector": {"type": "dict"},
+    "tolerations": {"type": "list", "elements": "dict"},
+    "service_account_name": {"type": "str"},
+    "deployment_mode": {"type": "str", "choices": ["auto", "Standard", "RawDeployment"], "default": "auto"},
+    "pod_patch": {"type": "dict"},
+    "ingress_address": {"type": "str"},
+    "adopt": {"type": "bool", "default": False},
+    "keep_cache": {"type": "bool", "default": True},
+}
+# What the task as a whole does with them.
+TASK_ARGUMENTS: Arguments = {
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "services": {"type": "list", "elements": "dict"},
+    "kserve_namespace": {"type": "str", "default": "kserve"},
+    "wait": {"type": "bool", "default": True},
+    "wait_timeout": {"type": "int", "default": 3600},
+    "unschedulable_grace": {"type": "int", "default": 60},
+}
+
+
+class BadEntry(Exception):
+    """``errors`` holds (option, text) pairs of one entry; the option may be empty."""
+
+    def __init__(self, errors: list[tuple[str, str]]) -> None:
+        super().__init__("; ".join(text for _, text in errors))
+        self.errors = errors
+
+
+@dataclass(frozen=True)
+class Entry:
+    """All options of one service; ``place`` is where it stands in the task, empty at the top level."""
+
+    place: str
+    params: Mapping[str, Any]
+
+
+def read_all(params: Mapping[str, Any], read: Callable[[Mapping[str, Any]], T]) -> list[tuple[Entry, T]]:
+    """Read every service of the task with ``read``, which may raise BadEntry.
+
+    :raises OpsError: with all that is wrong, one line for each option.
+    """
+    errors: list[str] = []
+    found: list[tuple[Entry, T]] = []
+    for name, least in (("wait_timeout", 0), ("unschedulable_grace", 0)):
+        if params.get(name) is not None and params[name] < least:
+            errors.append(f"{name}: is {params[name]}, must be {least} or more")
+    places: dict[tuple[str, str], str] = {}
+    for entry, wrong in _entries(params):
+        if not wrong:
+            try:
+                found.append((entry, read(entry.params)))
+            except BadEntry as error:
+                wrong = error.errors
+        prefix = f"{entry.place}." if entry.place else ""
+        errors += [f"{prefix}{option}: {text}" if option else f"{entry.place}: {text}" for option, text in wrong]
+        key = (str(entry.params.get("namespace")), str(entry.params.get("name")))
+        if entry.params.get("name") and places.setdefault(key, entry.place) != entry.place:
+            errors.append(
+                f"{prefix}name: {key[0]}/{key[1]} is already {places[key]}; each service stands once in a task"
+            )
+    if errors:
+        raise OpsError("\n".join(errors))
+    return found
+
+
+def _entries(params: Mapping[str, Any]) -> list[tuple[Entry, list[tuple[str, str]]]]:
+    top = {name: params.get(name) for name in SERVICE_ARGUMENTS}
+    if params.get("services") is None:
+        return [(Entry("", top), [])]
+    if top["name"]:
+        raise OpsError("name: is given beside services; name each service in its entry of services")
+    entries = []
+    for number, raw in enumerate(params["services"]):
+        given, wrong = _typed(raw)
+        entries.append((Entry(f"services[{number}]", {**top, **given}), wrong))
+    return entries
+
+
+_ALIASES = {alias: name for name, spec in SERVICE_ARGUMENTS.items() for alias in spec.get("aliases", ())}
+
+
+def _typed(raw: Mapping[str, Any]) -> tuple[Arguments, list[tuple[str, str]]]:
+    """Check an entry with the module's own specification, option by option so that each error knows its option."""
+    from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+
+    given: Arguments = {}
+    wrong: list[tuple[str, str]] = []
+    for key, value in raw.items():
+        name = _ALIASES.get(key, key)
+        if name in given:
+            wrong.append((key, f"is the same as {name}, which is also given"))
+        elif name in TASK_ARGUMENTS:
+            wrong.append((key, "belongs to the task as a whole; set it beside services"))
+        elif name not in SERVICE_ARGUMENTS:
+            close = difflib.get_close_matches(str(name), [*SERVICE_ARGUMENTS, *_ALIASES], 1)
+            hint = f"did you mean {close[0]}?" if close else "the options are in the module's documentation"
+            wrong.append((key, f"there is no such option for a service; {hint}"))
+        elif value is None:
+            continue  # as if it was not written, so that the top level counts
+        else:
+            option = {name: {k: v for k, v in SERVICE_ARGUMENTS[name].items() if k != "aliases"}}
+            checked = ArgumentSpecValidator(option).validate({name: value})
+            wrong += [(name, message) for message in checked.error_messages]
+            given[name] = checked.validated_parameters[name]
+    return given, wrong

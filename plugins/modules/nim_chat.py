@@ -1,0 +1,232 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: Contributors to gpuops.nim
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: nim_chat
+version_added: 0.1.0
+short_description: Ask a NIM a question
+description:
+  - Asks a model one question, in the way its users do, and returns the answer and how long it took.
+  - Where no answer comes, the message tells whether the ingress or the model refused, and what to do about it.
+  - Never changes anything. In check mode it doesn't ask, because a question costs GPU time.
+author:
+  - Contributors to gpuops.nim (@gpuops)
+extends_documentation_fragment:
+  - gpuops.nim.auth
+  - gpuops.nim.attributes
+  - gpuops.nim.attributes.action_group
+options:
+  name:
+    description: Name of the InferenceService. Needed, unless O(address) leads to a model without a cluster.
+    type: str
+  namespace:
+    description: Its namespace.
+    type: str
+    default: default
+  api:
+    description: What kind of model it is.
+    type: str
+    choices: [chat, embeddings, ranking]
+    default: chat
+  via:
+    description:
+      - V(ingress) is the way of the users. V(apiserver) goes through the API server's service proxy, with the
+        rights of the kubeconfig's user, who needs C(get) and C(create) on C(services/proxy).
+      - V(auto) takes the ingress if the service has one, else the API server.
+    type: str
+    choices: [auto, ingress, apiserver]
+    default: auto
+  address:
+    description:
+      - Address of the ingress, as host:port or URL. If not set, what the status of the service's Ingress says.
+    type: str
+  host_header:
+    description:
+      - The Host header, and the name in the certificate. If not set, the host of the service's URL.
+    type: str
+  tls_ca:
+    description: File with the CA that signed the certificate of the address, in PEM format.
+    type: path
+  tls_verify:
+    description: Whether to check that certificate.
+    type: bool
+    default: true
+  model:
+    description: Id of the model. If not set, the first that is served.
+    type: str
+  prompt:
+    description: The question.
+    type: str
+    default: What is the capital of France? Answer in one sentence.
+  messages:
+    description: A whole conversation in the format of the chat API, in place of O(prompt).
+    type: list
+    elements: dict
+  passages:
+    description: What O(api=ranking) puts in order of fitness to O(prompt).
+    type: list
+    elements: str
+    default: [Paris is the capital of France., Bread is made of flour.]
+  max_tokens:
+    description: Length of the answer at most, in tokens.
+    type: int
+    default: 64
+  temperature:
+    description: How freely the model chooses its words.
+    type: float
+    default: 0.0
+  stream:
+    description: Whether the answer comes word by word. Without it there is no time to the first token.
+    type: bool
+    default: true
+  timeout:
+    description: Seconds for all of it.
+    type: int
+    default: 60
+attributes:
+  check_mode:
+    support: full
+    details: Nothing is asked. The result says so in RV(skipped_reason).
+  diff_mode:
+    support: none
+  idempotent:
+    support: full
+    details: Nothing is changed, but each run asks.
+seealso:
+  - module: gpuops.nim.nim_kserve
+"""
+
+EXAMPLES = r"""
+- name: Ask through the ingress that the service names
+  gpuops.nim.nim_chat:
+    name: llama3-8b-instruct
+    namespace: nim
+    prompt: Write a limerick about the wonders of GPU computing.
+  register: chat
+
+- name: Ask without an ingress
+  gpuops.nim.nim_chat:
+    name: llama3-8b-instruct
+    namespace: nim
+    via: apiserver
+
+- name: Ask an embedding model behind a known address
+  gpuops.nim.nim_chat:
+    address: https://models.example.com
+    api: embeddings
+    prompt: GPU computing
+"""
+
+RETURN = r"""
+answer:
+  description: What the model said.
+  returned: for O(api=chat)
+  type: str
+  sample: The capital of France is Paris.
+model:
+  description: The model that was asked.
+  returned: when a model server answered
+  type: str
+  sample: meta/llama3-8b-instruct
+served_models:
+  description: The ids of all models that are served there.
+  returned: when a model server answered
+  type: list
+  elements: str
+  sample: [meta/llama3-8b-instruct]
+finish_reason:
+  description: Why the answer ended. V(length) means that O(max_tokens) cut it.
+  returned: for O(api=chat)
+  type: str
+  sample: stop
+tokens:
+  description: Tokens of the question (C(prompt)) and of the answer (C(completion)). Null where the server doesn't say.
+  returned: success
+  type: dict
+  sample: {prompt: 22, completion: 8}
+seconds_to_first_token:
+  description: From the question to the first token of the answer. Null without O(stream).
+  returned: for O(api=chat)
+  type: float
+  sample: 0.041
+dimensions:
+  description: Length of the embedding.
+  returned: for O(api=embeddings)
+  type: int
+  sample: 1024
+rankings:
+  description: The passages' indexes and scores, best first.
+  returned: for O(api=ranking)
+  type: list
+  elements: dict
+  sample: [{index: 0, logit: 9.1}, {index: 1, logit: -12.4}]
+seconds:
+  description: How long all of it took.
+  returned: success
+  type: float
+  sample: 0.31
+url:
+  description: Where the question went. With RV(via=apiserver), a path on the API server.
+  returned: when a model server answered
+  type: str
+  sample: http://203.0.113.7/v1/chat/completions
+host:
+  description: The Host header it carried. Null with RV(via=apiserver).
+  returned: when a model server answered
+  type: str
+  sample: llama3-8b-instruct-nim.example.com
+via:
+  description: V(ingress) or V(apiserver).
+  returned: when a model server answered
+  type: str
+  sample: ingress
+skipped_reason:
+  description: Why nothing was asked.
+  returned: in check mode
+  type: str
+  sample: A question costs GPU time, so none is asked in check mode.
+"""
+
+from ansible_collections.gpuops.nim.plugins.module_utils._ansible import ModuleSpec, run_module
+from ansible_collections.gpuops.nim.plugins.module_utils._kube.auth import AUTH_ARGUMENTS
+from ansible_collections.gpuops.nim.plugins.module_utils._ops import chat
+
+SPEC = ModuleSpec(
+    argument_spec={
+        **AUTH_ARGUMENTS,
+        "name": {"type": "str"},
+        "namespace": {"type": "str", "default": "default"},
+        "api": {"type": "str", "choices": ["chat", "embeddings", "ranking"], "default": "chat"},
+        "via": {"type": "str", "choices": ["auto", "ingress", "apiserver"], "default": "auto"},
+        "address": {"type": "str"},
+        "host_header": {"type": "str"},
+        "tls_ca": {"type": "path"},
+        "tls_verify": {"type": "bool", "default": True},
+        "model": {"type": "str"},
+        "prompt": {"type": "str", "default": "What is the capital of France? Answer in one sentence."},
+        "messages": {"type": "list", "elements": "dict"},
+        "passages": {
+            "type": "list",
+            "elements": "str",
+            "default": ["Paris is the capital of France.", "Bread is made of flour."],
+        },
+        "max_tokens": {"type": "int", "default": 64, "no_log": False},
+        "temperature": {"type": "float", "default": 0.0},
+        "stream": {"type": "bool", "default": True},
+        "timeout": {"type": "int", "default": 60},
+    },
+    run=chat.run,
+    rules={"mutually_exclusive": [("prompt", "messages")], "required_one_of": [("name", "address")]},
+)
+
+
+def main() -> None:
+    run_module(SPEC)
+
+
+if __name__ == "__main__":
+    main()

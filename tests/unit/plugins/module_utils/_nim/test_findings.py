@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: Contributors to gpuops.nim
+"""Each cause in the words in which clusters tell it."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.gpuops.nim.plugins.module_utils._nim import findings
+from ansible_collections.gpuops.nim.plugins.module_utils._nim.findings import find
+from ansible_collections.gpuops.nim.tests.unit.plugins.module_utils import scene
+
+SERVICE = scene.wanted()
+PULL = (
+    f'failed to pull and unpack image "{scene.IMAGE}": failed to resolve reference "{scene.IMAGE}": '
+    "failed to authorize: failed to fetch {token} token: unexpected status from GET request to "
+    "https://nvcr.io/proxy_auth?scope=repository%3Anim%2Fmeta%2Fllama3-8b-instruct%3Apull&service=registry: {status}"
+)
+HEAD = f'failed to resolve reference "{scene.IMAGE}": unexpected status from HEAD request to https://nvcr.io/v2/x: '
+
+PULL_TEXTS = [  # text, variant, heals
+    (PULL.format(token="oauth", status="401 Unauthorized"), "key", False),
+    (PULL.format(token="oauth", status="402 Payment Required"), "entitlement", False),
+    (PULL.format(token="oauth", status="403 Forbidden"), "right", False),
+    (PULL.format(token="oauth", status="451 Unavailable For Legal Reasons"), "blocked", False),
+    (PULL.format(token="anonymous", status="401 Unauthorized"), "no-secret", False),
+    (PULL.format(token="anonymous", status="403 Forbidden"), "no-secret", False),
+    (PULL.format(token="oauth", status="429 Too Many Requests"), "busy", True),
+    (PULL.format(token="oauth", status="503 Service Unavailable"), "busy", True),
+    (HEAD + "500 Internal Server Error", "busy", True),
+    (f"{scene.IMAGE}: not found", "name", False),
+    (HEAD + "404 Not Found", "name", False),
+    # CRI-O
+    ("unable to retrieve auth token: invalid username/password: authentication required", "key", False),
+    ("Requesting bearer token: invalid status code from registry 402 (Payment Required)", "entitlement", False),
+    ("reading manifest 9.9.9 in nvcr.io/nim/meta/llama3-8b-instruct: manifest unknown", "name", False),
+    # docker
+    ("Error response from daemon: unauthorized: authentication required", "key", False),
+    ('denied: {"errors": [{"code": "DENIED", "message": "Access Denied"}]}', "right", False),
+    # the way to the registry
+    ('Get "https://nvcr.io/v2/": dial tcp 34.1.2.3:443: i/o timeout', "network", True),
+    ('Get "https://nvcr.io/v2/": net/http: TLS handshake timeout', "network", True),
+    ("dial tcp: lookup nvcr.io on 10.0.0.2:53: no such host", "network", True),
+    ("read tcp 10.0.0.1:4->34.1.2.3:443: read: connection reset by peer", "network", True),
+    ("failed to pull: context deadline exceeded", "network", True),
+    ("tls: failed to verify certificate: x509: certificate signed by unknown authority", "certificate", False),
+    ("write /var/lib/containerd/x: no space left on device", "disk", False),
+    ("no match for platform in manifest: not found", "platform", False),
+    ("something that nobody has seen yet", "unknown", True),
+]
+
+
+def only(seen, **more):
+    found = find(seen, **more)
+    assert len(found) == 1, found
+    return found[0]
+
+
+def failing(pod, *events, **more):
+    return scene.observed(SERVICE, pods=[pod], events=list(events), **more)
+
+
+@pytest.mark.parametrize(("text", "variant", "heals"), PULL_TEXTS)
+@pytest.mark.parametrize("told", ["status", "event"])
+def test_image_pull(text, variant, heals, told):
+    """The kubelet's state says why at first; in its back-off, older ones only point to the event."""
+    if told == "status":
+        seen = failing(scene.pod(SERVICE, state=scene.waiting("ErrImagePull", text)))
+    else:
+        pod = scene.pod(SERVICE, state=scene.waiting("ImagePullBackOff", f'Back-off pulling image "{scene.IMAGE}"'))
+        seen = failing(
+            pod,
+            scene.event(pod, "Failed", f'Failed to pull image "{scene.IMAGE}": {text}'),
+            scene.event(pod, "Failed", "Error: ImagePullBackOff", at="2026-11-22T17:00:11Z"),
+        )
+    finding = only(seen)
+    assert (finding.id, finding.variant, finding.heals) == ("image-pull-refused", variant, heals)
+    assert any(text in line for line in finding.evidence)
+    assert finding.remedy
+
+
+def test_numbers_in_the_tag_are_no_status():
+    image = "nvcr.io/nim/meta/llama3-8b-instruct:1.0.401"
+    service = scene.wanted(image=image)
+    pod = scene.pod(service, state=scene.waiting("ErrImagePull", f"{image}: not found"))
+    assert only(scene.observed(service, pods=[pod])).variant == "name"
+
+
+def test_a_missing_pull_secret_is_named_instead_of_the_key():
+    pod = scene.pod(SERVICE, state=scene.waiting("ErrImagePull", PULL.format(token="oauth", status="401 Unauthorized")))
+    said = 'Unable to retrieve some image pull secrets (ngc-secret); attempting to pull the image may not succeed.'
+    finding = only(failing(pod, scene.event(pod, "FailedToRetrieveImagePullSecret", said)))
+    assert finding.variant == "no-secret"
+    assert "ngc-secret" in finding.remedy
+    assert "default" in finding.remedy
+
+
+def test_invalid_image_name():
+    assert only(failing(scene.pod(SERVICE, state=scene.waiting("InvalidImageName", "x")))).variant == "name"
+
+
+CRASH = {
+    "state": scene.waiting("CrashLoopBackOff", "back-off 10s restarting failed container"),
+    "lastState": {"terminated": {"exitCode": 1, "reason": "Error"}},
+    "restartCount": 1,
+}
+NGC = 'Exception: Error {{ context: "fetching file map with bearer token", source: "HTTP status client error ({}) for url (https://api.ngc.nvidia.com/v2/x)" }}'
+LOGS = [
+    ("ValueError: bad", "exit", False),
+    ("Exception: The requested operation requires an API key, but none was found", "key-missing", False),
+    (NGC.format("401 Unauthorized"), "key", False),
+    (NGC.format("402 Payment Required"), "entitlement", False),
+    (NGC.format("403 Forbidden"), "right", False),
+    (NGC.format("451 Unavailable For Legal Reasons"), "blocked", False),
+    (NGC.format("503 Service Unavailable"), "busy", True),
+    ('Error { ... "fetching file map with bearer token" ... InvalidHeaderValue }', "key-malformed", False),
+    ("error sending request for url (https://api.ngc.nvidia.com/v2/org/nim)", "network", True),
+    ("RuntimeError: Unable to write to NIM_CACHE_PATH (/mnt/models)", "cache-not-writable", False),
+    ("No space left on device (os error 28)", "cache-full", False),
+    ("NCCL WARN Error while creating shared memory segment /dev/shm/nccl-x (size 9), error: No space left on device (28)", "share-memory", False),
+    ("Could not find a profile that is currently runnable with the detected hardware.", "profile", False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "variant", "heals"), LOGS)
+def test_crash_loop(line, variant, heals):
+    pod = scene.pod(SERVICE, **CRASH)
+    log = "\n".join([*(f"line {n}" for n in range(40)), line])
+    finding = only(failing(pod), logs={pod["metadata"]["uid"]: log})
+    assert (finding.id, finding.variant, finding.heals) == ("crash-loop", variant, heals)
+    assert line in finding.evidence
+    assert len(finding.evidence) <= findings.LOG_LINES
+
+
+def test_crash_loop_without_a_known_cause_shows_exit_code_and_log():
+    pod = scene.pod(SERVICE, **CRASH)
+    finding = only(failing(pod), logs={pod["metadata"]["uid"]: "one\n\ntwo\n"})
+    assert "exit code 1" in finding.cause
+    assert finding.evidence == ("one", "two")
+    assert "kubectl -n default logs" in finding.remedy
+
+
+def test_one_crash_alone_is_no_loop():
+    status = {**CRASH, "state": scene.RUNNING}
+    assert find(failing(scene.pod(SERVICE, **status))) == []
+
+
+def test_startup_probe_ends_the_container():
+    pod = scene.pod(SERVICE, **{**CRASH, "lastState": {"terminated": {"exitCode": 137, "reason": "Error"}}})
+    killing = scene.event(pod, "Killing", "Container kserve-container failed startup probe, will be restarted")
+    finding = only(failing(pod, killing))
+    assert finding.variant == "startup-probe"
+    assert "startup_timeout" in finding.remedy
+
+
+@pytest.mark.parametrize(("state", "heals"), [(scene.waiting("CrashLoopBackOff"), False), (scene.RUNNING, True)])
+def test_out_of_memory(state, heals):
+    killed = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
+    finding = only(failing(scene.pod(SERVICE, state=state, lastState=killed, restartCount=1)))
+    assert (finding.id, finding.heals) == ("out-of-memory", heals)
+    assert "32Gi" in finding.cause
+
+
+def test_a_pod_that_is_ready_again_has_no_finding():
+    killed = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
+    pod = scene.pod(SERVICE, state=scene.RUNNING, lastState=killed, restartCount=1, ready=True)
+    assert find(failing(pod)) == []
+
+
+SCHEDULER = [
+    ("0/3 nodes are available: 3 Insufficient nvidia.com/gpu. preemption: 0/3 nodes are available", "gpu"),
+    ("0/1 nodes are available: 1 node(s) had untolerated taint {nvidia.com/gpu: present}.", "taint"),
+    ("0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.", "node-selector"),
+    ("0/1 nodes are available: 1 Insufficient memory.", "cpu-memory"),
+    ("0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims.", "claim-unbound"),
+    ('0/1 nodes are available: persistentvolumeclaim "nim-model" not found.', "claim-missing"),
+    ("0/1 nodes are available: 1 node(s) were unschedulable.", "other"),
+]
+
+
+@pytest.mark.parametrize(("message", "variant"), SCHEDULER)
+def test_unschedulable(message, variant):
+    finding = only(failing(scene.pending_pod(SERVICE, 1, message)))
+    assert (finding.id, finding.variant, finding.heals, finding.lasting) == ("unschedulable", variant, False, True)
+    assert finding.evidence == (message,)
+
+
+NO_GPU = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
+
+
+def rollout(service, old):
+    return scene.observed(
+        service,
+        deployment=scene.deployment(service, revision=2),
+        replicasets=[scene.replicaset(1), scene.replicaset(2)],
+        pods=[old, scene.pending_pod(service, 2, NO_GPU)],
+    )
+
+
+def test_a_gpu_that_an_ending_or_old_pod_holds_is_only_a_matter_of_time():
+    ending = scene.ready_pod(SERVICE, 1)
+    ending["metadata"]["deletionTimestamp"] = "2026-11-22T17:00:00Z"
+    for seen in (rollout(SERVICE, ending), rollout(SERVICE, scene.ready_pod(SERVICE, 1))):
+        finding = only(seen)
+        assert (finding.variant, finding.heals) == ("held", True)
+    alone = failing(scene.pending_pod(SERVICE, 1, NO_GPU))
+    assert only(alone, neighbours=[ending]).heals
+    assert not only(alone, neighbours=[scene.ready_pod(SERVICE, 1)]).heals
+
+
+def test_surge_behind_the_only_gpu_never_ends():
+    service = scene.wanted(update_strategy="surge")
+    finding = only(rollout(service, scene.ready_pod(service, 1)))
+    assert (finding.variant, finding.heals) == ("surge", False)
+    assert "update_strategy: in_place" in finding.remedy
+
+
+CONFIG = [
+    ('secret "nvidia-nim-secrets" not found', "secret", "nvidia-nim-secrets"),
+    ("couldn't find key NGC_API_KEY in Secret default/nvidia-nim-secrets", "secret-key", "NGC_API_KEY"),
+    ('configmap "settings" not found', "configmap", "settings"),
+    ("container has runAsNonRoot and image will run as root", "run-as-root", "root"),
+]
+
+
+@pytest.mark.parametrize(("message", "variant", "word"), CONFIG)
+def test_config_error(message, variant, word):
+    finding = only(failing(scene.pod(SERVICE, state=scene.waiting("CreateContainerConfigError", message))))
+    assert (finding.id, finding.variant, finding.heals) == ("config-error", variant, False)
+    assert word in finding.cause
+
+
+ADMISSION = [
+    ('pods "x" is forbidden: exceeded quota: team-quota, requested: requests.nvidia.com/gpu=1', "quota", False),
+    ('pods "x" is forbidden: violates PodSecurity "restricted:latest": allowPrivilegeEscalation != false', "pod-security", False),
+    ('pods "x" is forbidden: maximum memory usage per Container is 16Gi, but limit is 32Gi', "limit-range", False),
+    ('Internal error occurred: failed calling webhook "inferenceservice.kserve-webhook-server.pod-mutator": connection refused', "webhook-down", True),
+    ('admission webhook "policy.example.com" denied the request: no', "webhook", False),
+    ('pods "x" is forbidden: error looking up service account default/nim: serviceaccount "nim" not found', "service-account", False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("message", "variant", "heals"), ADMISSION)
+def test_admission_refused(message, variant, heals):
+    deployment = scene.deployment(SERVICE)
+    deployment["status"]["conditions"] = [scene.condition("ReplicaFailure", reason="FailedCreate", message=message)]
+    finding = only(scene.observed(SERVICE, deployment=deployment, pods=[]))
+    assert (finding.id, finding.variant, finding.heals) == ("admission-refused", variant, heals)
+
+
+def test_pods_of_an_old_revision_are_no_cause():
+    seen = scene.observed(
+        SERVICE,
+        deployment=scene.deployment(SERVICE, revision=2),
+        replicasets=[scene.replicaset(1), scene.replicaset(2)],
+        pods=[scene.pod(SERVICE, 1, state=scene.waiting("ErrImagePull", f"{scene.IMAGE}: not found"))],
+    )
+    assert find(seen) == []
+
+
+SECRETS = [
+    "nvapi-abcdefghijklmnopqrstuvwxyz0123456789",
+    "Authorization: Bearer eyJhbGciOiJFUzI1NiJ9.e30.c2ln",
+    "Basic JG9hdXRodG9rZW46c2VjcmV0c2VjcmV0",
+    "https://user:hunter22@proxy:3128/",
+    "NGC_API_KEY=c2VjcmV0c2VjcmV0",
+    '{"password": "c2VjcmV0c2VjcmV0"}',
+    "hf_abcdefghijklmnop",
+]
+
+
+@pytest.mark.parametrize("text", SECRETS)
+def test_evidence_holds_no_credentials(text):
+    pod = scene.pod(SERVICE, **CRASH)
+    line = only(failing(pod), logs={pod["metadata"]["uid"]: f"failed with {text} today"}).evidence[0]
+    for secret in ("abcdefgh", "hunter22", "c2Vj", "eyJ", "c2ln", "JG9h"):
+        assert secret not in line
+    assert line.startswith("failed with")
+
+
+def test_what_is_no_credential_stays_readable():
+    text = PULL.format(token="oauth", status="401 Unauthorized")
+    assert findings.redact(text) == text
+
+
+def test_final_causes_come_first_and_replicas_are_told_once():
+    two = scene.wanted(min_replicas=2)
+    text = PULL.format(token="oauth", status="401 Unauthorized")
+    pods = [scene.pod(two, name=name, state=scene.waiting("ErrImagePull", text)) for name in ("a", "b")]
+    pods.append(scene.pod(two, name="c", state=scene.waiting("ErrImagePull", "i/o timeout")))
+    assert [finding.variant for finding in find(scene.observed(two, pods=pods))] == ["key", "network"]
