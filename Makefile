@@ -20,8 +20,9 @@ TEST_READY := $(call stamp,$(TESTS))
 PYTHON := $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-# The rehearsal's own key. Others to try: the same with expired, unentitled, denied or blocked in place of valid.
-NGC_API_KEY ?= nvapi-rehearsal-valid-0123456789abcdefghijklmnopqrstuvwxyz
+# The rehearsal's own key, whatever the environment holds: a real one has no business with a stand-in. Others to try, as
+# `make rehearse NGC_API_KEY=...`: the same with expired, unentitled, denied or blocked in place of valid.
+NGC_API_KEY := nvapi-rehearsal-valid-0123456789abcdefghijklmnopqrstuvwxyz
 export NGC_API_KEY
 
 .PHONY: help rehearse up down venv test lint unit sanity docs build integration e2e molecule leak

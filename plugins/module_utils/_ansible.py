@@ -5,12 +5,11 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible.module_utils.common.parameters import remove_values
 
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.errors import KubeError
 from ansible_collections.gpuops.nim.plugins.module_utils._ngc.key import BadKey
@@ -21,7 +20,7 @@ try:
 except ImportError:
 
     def register_secrets(values: Iterable[str]) -> None:
-        """Older cores mask results only, which `outcome` does for all of them."""
+        """Older cores have nothing that masks all output; results are masked by `outcome` on every core."""
 
 
 LIBRARIES = ("kubernetes", "requests", "urllib3", "yaml")
@@ -37,8 +36,8 @@ class ModuleSpec:
     rules: Mapping[str, Any] = field(default_factory=dict)
 
 
-def hidden_values(params: Mapping[str, Any], no_log_values: Iterable[str]) -> set[str]:
-    """All forms that the values of `no_log` options and of a kubeconfig's users can take; tells them to Ansible."""
+def hidden_values(params: Mapping[str, Any], no_log_values: Iterable[str]) -> list[str]:
+    """All forms of the values of `no_log` options and of a kubeconfig's users, longest first; tells them to Ansible."""
     secrets = {text for text in (*no_log_values, *_kubeconfig_secrets(params.get("kubeconfig"))) if text}
     hidden = set(secrets)
     for secret in secrets:
@@ -48,7 +47,20 @@ def hidden_values(params: Mapping[str, Any], no_log_values: Iterable[str]) -> se
             # a docker config holds base64 of `user:key`, and a Secret holds base64 of the docker config
             hidden |= {form for text in inner for form in _base64_forms(text)}
     register_secrets(hidden)
-    return hidden
+    return sorted(hidden, key=len, reverse=True)
+
+
+def mask(value: Any, hidden: Sequence[str]) -> Any:
+    """The value, of any JSON type, with stars in place of hidden texts. (Ansible's own function is on its way out.)"""
+    if isinstance(value, str):
+        for text in hidden:
+            value = value.replace(text, "********")
+        return value
+    if isinstance(value, Mapping):
+        return {mask(key, hidden): mask(inner, hidden) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [mask(inner, hidden) for inner in value]
+    return value
 
 
 def _base64_forms(text: str) -> Iterator[str]:
@@ -72,7 +84,7 @@ def _kubeconfig_secrets(kubeconfig: object) -> Iterator[str]:
 def outcome(
     spec: ModuleSpec,
     params: Mapping[str, Any],
-    hidden: set[str],
+    hidden: Sequence[str],
     *,
     check_mode: bool,
     diff: bool,
@@ -87,20 +99,18 @@ def outcome(
     except (KubeError, BadKey) as error:
         said = OpsError(str(error))
     except ImportError as error:
-        library = (error.name or "").split(".")[0]
+        library = (error.name or "").partition(".")[0]
         if library not in LIBRARIES:
             raise
         said = OpsError(missing_required_lib(library))
-    result: dict[str, Any] = dict(said.data)
+    result = dict(said.data)
     if isinstance(said, OpsError):
         result["msg"] = said.message
     if diff and said.diff:
         result["diff"] = said.diff
     if said.warnings:
         result["warnings"] = said.warnings
-    result = remove_values(result, hidden)
-    result.update(changed=said.changed, failed=isinstance(said, OpsError))
-    return result
+    return {**mask(result, hidden), "changed": said.changed, "failed": isinstance(said, OpsError)}
 
 
 def run_module(spec: ModuleSpec) -> None:

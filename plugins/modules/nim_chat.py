@@ -213,6 +213,7 @@ SPEC = ModuleSpec(
             "type": "list",
             "elements": "str",
             "default": ["Paris is the capital of France.", "Bread is made of flour."],
+            "no_log": False,
         },
         "max_tokens": {"type": "int", "default": 64, "no_log": False},
         "temperature": {"type": "float", "default": 0.0},

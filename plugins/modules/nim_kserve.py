@@ -13,22 +13,21 @@ description:
   - Deploys one or many NVIDIA NIM services as KServe InferenceServices (Standard mode, called RawDeployment before
     KServe 0.16) and waits until each answers with the wanted specification, or removes them.
   - A service is ready when KServe says so, its Deployment has taken over the new specification and rolled it out to
-    the
-    last pod, and the new pods are ready. An old pod that still answers does not count.
+    the last pod, and the new pods are ready. An old pod that still answers does not count.
   - The wait watches, shows every change of state live, survives a restart of the API server, and ends at once for a
     service whose failure will not heal, with the cause, the evidence and what to do. The other services go on.
   - A pod of an unchanged service that was already failing when the task began (image refused, crash loop) is deleted
-    once,
-    so that a repaired key or secret is tried at once; the kubelet alone would pause up to five minutes.
+    once, so that a repaired key or secret is tried at once; the kubelet alone would pause up to five minutes.
   - Several services go into O(services). Every option in the first part of the list below may stand in such an
-    entry, too;
-    what all entries share stands at the top level. An entry's value replaces the shared one, dictionaries as a whole.
+    entry, too; what all entries share stands at the top level. An entry's value replaces the shared one,
+    dictionaries as a whole.
   - Nothing is written if nothing changes. Objects that others made are refused unless O(adopt=true).
 author:
   - Contributors to gpuops.nim (@gpuops)
 extends_documentation_fragment:
   - gpuops.nim.auth
   - gpuops.nim.attributes
+  - gpuops.nim.attributes.action_group
 options:
   name:
     description:
@@ -114,8 +113,7 @@ options:
   env_from_secret:
     description:
       - Variables whose values are in a Secret. The value is the Secret's name, if its key is called like the
-        variable, or
-        a dictionary with C(secret) and C(key).
+        variable, or a dictionary with C(secret) and C(key).
     type: dict
     default: {NGC_API_KEY: nvidia-nim-secrets}
   cache:
@@ -167,8 +165,7 @@ options:
   enable_prometheus:
     description:
       - Make a Service and a ServiceMonitor for the metrics of NIM, at the path of its release line. KServe's own
-        annotation
-        for this names a port that only Knative has.
+        annotation for this names a port that only Knative has.
       - A cluster without the Prometheus operator gets the Service alone, and a warning.
       - If this is turned off again, both are removed.
     type: bool
@@ -212,8 +209,8 @@ options:
     description:
       - Laid over the predictor's pod at the very end, for fields that have no option of their own.
       - Has the form of a pod's C(spec), and the rules of a strategic merge patch. Containers, volumes and variables
-        are merged by
-        name, ports by C(containerPort), mounts by C(mountPath). V(null) removes a field, C($patch=delete) an item.
+        are merged by name, ports by C(containerPort), mounts by C(mountPath). V(null) removes a field,
+        C($patch=delete) an item.
       - NIM's container is called C(kserve-container).
     type: dict
   ingress_address:
@@ -229,8 +226,7 @@ options:
   keep_cache:
     description:
       - Leave the cache claim when O(state=absent). Otherwise a claim that this module made goes too, unless another
-        service
-        uses it.
+        service uses it.
     type: bool
     default: true
   state:
@@ -243,8 +239,7 @@ options:
   services:
     description:
       - Several services, each a dictionary of the options above, laid over those at the top level. All are checked
-        before
-        anything is sent. One that fails does not stop the others; the task fails at its end and names each.
+        before anything is sent. One that fails does not stop the others; the task fails at its end and names each.
     type: list
     elements: dict
   kserve_namespace:
@@ -265,6 +260,14 @@ options:
       - While a pod that is ending holds the GPU, the wait goes on however long it takes.
     type: int
     default: 60
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+  idempotent:
+    support: full
+    details: A service that stays broken has its failing pod renewed once by every run, which counts as a change.
 seealso:
   - module: gpuops.nim.nim_secret
   - module: gpuops.nim.nim_chat

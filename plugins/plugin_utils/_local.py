@@ -12,17 +12,16 @@ import typing as t
 
 from ansible import constants as C
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible.module_utils.common.parameters import remove_values
 from ansible.module_utils.errors import UnsupportedError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.gpuops.nim.plugins.module_utils._ansible import ModuleSpec, hidden_values, outcome
+from ansible_collections.gpuops.nim.plugins.module_utils._ansible import ModuleSpec, hidden_values, mask, outcome
 
 try:
     # Ansible loads action plugins before it forks its workers: the price of these imports is paid once for all tasks
-    import kubernetes  # noqa: F401
-    import requests  # noqa: F401
+    import kubernetes  # noqa: F401  # pylint: disable=unused-import
+    import requests  # noqa: F401  # pylint: disable=unused-import
 
     LIBRARIES = True
 except ImportError:
@@ -75,12 +74,12 @@ class LocalAction(ActionBase):
                 message = checked.errors.msg
                 if isinstance(checked.errors[0], UnsupportedError):
                     message = f"Unsupported parameters for ({self._task.action}) module: {message}"
-                return {"failed": True, "changed": False, "msg": remove_values(message, hidden)}
+                return {"failed": True, "changed": False, "msg": mask(message, hidden)}
 
             def progress(line: str) -> None:
                 if not self._task.no_log:
                     # stderr: JSON callbacks own stdout
-                    Display().display(f"{host}: {remove_values(line, hidden)}", color="bright gray", stderr=True)
+                    Display().display(f"{host}: {mask(line, hidden)}", color="bright gray", stderr=True)
 
             result = outcome(
                 self.spec,

@@ -36,7 +36,7 @@ class Fault:
     """What to do with the next ``times`` requests that match, in place of the right thing.
 
     ``status`` answers with it; ``reset`` drops the connection, before the answer ("early": before the request is
-    obeyed, "late": after) or in the middle of its body ("body"); ``hang`` says nothing for so many seconds.
+    obeyed, "late": after) or closes it in the middle of the answer's body ("body"); ``hang`` is silence, in seconds.
     """
 
     method: str = ""
@@ -66,6 +66,7 @@ class Request:
     query: dict[str, str]
     headers: Any
     body: bytes
+    port: int  # the client's: tells connections apart
 
     @property
     def is_watch(self) -> bool:
@@ -415,7 +416,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         url = urlsplit(self.path)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        request = Request(self.command, url.path, dict(parse_qsl(url.query)), self.headers, body)
+        request = Request(
+            self.command, url.path, dict(parse_qsl(url.query)), self.headers, body, self.client_address[1]
+        )
         self.api.requests.append(request)
         fault = next((f for f in self.api.faults if f.fits(request)), None)
         if fault:
@@ -451,8 +454,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body[: len(body) // 2] if cut else body)
-        if cut:
-            _reset(self.connection)
+        self.close_connection = self.close_connection or cut
 
     def _watch(self, request: Request) -> None:
         events = self.api.events(request)

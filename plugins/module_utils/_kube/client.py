@@ -325,6 +325,8 @@ class Client:
         body: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
         if uid:
             body["preconditions"] = {"uid": uid}
+        if dry_run:
+            body["dryRun"] = ["All"]  # where there is a body the server ignores the query, which is for its audit log
         query = {"dryRun": "All"} if dry_run else {}
         try:
             self._object("DELETE", api_version, kind, namespace, name, query=query, body=body)
@@ -435,7 +437,7 @@ class _Request:
         for name, value in self.headers.items():
             headers[name] = value
         with _transport(connection):
-            raw = connection.pool.urlopen(
+            raw = connection.pool.request(
                 self.method,
                 connection.host + self.path,
                 body=data,

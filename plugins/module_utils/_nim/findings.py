@@ -55,7 +55,7 @@ def find(seen: Observed, *, logs: Mapping[str, str] | None = None, neighbours: S
     :param logs: the end of the crashed container's log by the pod's uid.
     :param neighbours: the other services' pods of the namespace (whose end may free a GPU).
     """
-    _, pods = newest(seen)
+    pods = newest(seen)[1]
     stuck = [
         pod
         for pod in pods
@@ -113,11 +113,21 @@ _RIGHT_REMEDY = (
     "the NGC Catalog; a new key: " + _KEY
 )
 # First match wins. Words of containerd, CRI-O and docker; the numbers only where they are a status.
+_NO_SECRET = _Case(
+    "no-secret",
+    r"anonymous token[\s\S]{0,400}\b(401|403)\b|no basic auth credentials",
+    "the node asked the registry without any key: no pull secret fits.",
+    (
+        "check that {secrets} in namespace {namespace} is of type "
+        "kubernetes.io/dockerconfigjson and holds the registry's host name; nim_secret "
+        "writes it"
+    ),
+)
 _PULL_CASES = (
     _Case(
         "busy",
         (
-            r"\b429\b.{0,3}too many requests|toomanyrequests|rate limit|status[^0-9]{0,40}\b(429"
+            r"\b429\b.{0,3}too many requests|toomanyrequests|rate limit|status[a-z: ]{0,30}\(?\b(429"
             r"|5\d\d)\b|\b50[0-4]\b.{0,3}(internal server error|bad gateway|service unavailable"
             r"|gateway time-?out|not implemented)"
         ),
@@ -158,30 +168,21 @@ _PULL_CASES = (
     ),
     _Case(
         "blocked",
-        r"\b451\b.{0,3}unavailable for legal|unavailable for legal reasons|status[^0-9]{0,40}\b451\b",
+        r"\b451\b.{0,3}unavailable for legal|unavailable for legal reasons|status[a-z: ]{0,30}\(?\b451\b",
         _BLOCKED,
         _BLOCKED_REMEDY,
     ),
     _Case(
         "entitlement",
-        r"\b402\b.{0,3}payment required|payment required|status[^0-9]{0,40}\b402\b",
+        r"\b402\b.{0,3}payment required|payment required|status[a-z: ]{0,30}\(?\b402\b",
         _ENTITLEMENT,
         _ENTITLEMENT_REMEDY,
     ),
-    _Case(
-        "no-secret",
-        r"anonymous token[\s\S]{0,400}\b(401|403)\b|no basic auth credentials",
-        "the node asked the registry without any key: no pull secret fits.",
-        (
-            "check that {secrets} in namespace {namespace} is of type "
-            "kubernetes.io/dockerconfigjson and holds the registry's host name; nim_secret "
-            "writes it"
-        ),
-    ),
+    _NO_SECRET,
     _Case(
         "key",
         (
-            r"\b401\b.{0,3}unauthorized|status[^0-9]{0,40}\b401\b|invalid username/password"
+            r"\b401\b.{0,3}unauthorized|status[a-z: ]{0,30}\(?\b401\b|invalid username/password"
             r"|unauthorized: |authentication required"
         ),
         "the registry refuses the key: it is wrong, expired or revoked (401).",
@@ -189,7 +190,7 @@ _PULL_CASES = (
     ),
     _Case(
         "right",
-        r"\b403\b.{0,3}forbidden|status[^0-9]{0,40}\b403\b|\bdenied\b|insufficient_scope",
+        r"\b403\b.{0,3}forbidden|status[a-z: ]{0,30}\(?\b403\b|\bdenied\b|insufficient_scope",
         "the key is known, but has no right to this repository (403).",
         _RIGHT_REMEDY,
     ),
@@ -203,7 +204,7 @@ _PULL_CASES = (
         "name",
         (
             r"manifest unknown|name unknown|repository name not known|\b404\b.{0,3}not found"
-            r"|status[^0-9]{0,40}\b404\b|not found|does not exist"
+            r"|status[a-z: ]{0,30}\(?\b404\b|not found|does not exist"
         ),
         "the registry has no such image or tag (404).",
         (
@@ -252,13 +253,13 @@ def _image_pull_refused(pod: Object, context: _Context) -> Iterator[Finding]:
         )
         return
     for text in told:
-        case = next((case for case in _PULL_CASES if re.search(case.pattern, text.replace(image, "IMAGE"), re.I)), None)
+        case = next((case for case in _PULL_CASES if re.search(case.pattern, text, re.I)), None)
         if case is None:
             continue
         evidence = [text]
         if missing and case.variant in ("key", "right", "no-secret"):
             evidence.append(str(missing[-1].get("message")))
-            case = next(other for other in _PULL_CASES if other.variant == "no-secret")
+            case = _NO_SECRET
         yield _finding("image-pull-refused", case, evidence, pod, image)
         return
     unknown = _Case(
@@ -429,7 +430,7 @@ _SCHEDULE_CASES = (
     ),
     _Case(
         "gpu",
-        r"insufficient (?P<what>[\w.-]+/[\w.-]+)",
+        r"insufficient (?P<what>[\w.-]+/[\w.-]*\w)",
         "no node has enough free {what}.",
         (
             "lower gpus, add a node, or stop what holds them: kubectl get pods -A -o wide; a "
@@ -463,9 +464,7 @@ def _unschedulable(pod: Object, context: _Context) -> Iterator[Finding]:
     if verdict.get("status") != "False" or verdict.get("reason") not in ("Unschedulable", "SchedulerError"):
         return
     message = str(verdict.get("message") or "")
-    case, match = next(
-        (case, match) for case in _SCHEDULE_CASES for match in [re.search(case.pattern, message, re.I)] if match
-    )
+    case, match = _first(_SCHEDULE_CASES, message)
     what = match.groupdict().get("what") or ""
     if case.variant in ("gpu", "cpu-memory"):
         leaving = [
@@ -558,9 +557,7 @@ def _config_error(pod: Object, context: _Context) -> Iterator[Finding]:
         if waiting.get("reason") not in CONFIG_REASONS:
             continue
         message = str(waiting.get("message") or "")
-        case, match = next(
-            (case, match) for case in _CONFIG_CASES for match in [re.search(case.pattern, message, re.I)] if match
-        )
+        case, match = _first(_CONFIG_CASES, message)
         values = {key: value.rpartition("/")[2] for key, value in match.groupdict().items() if value}
         yield _finding(
             "config-error",
@@ -641,9 +638,7 @@ def _admission_refused(seen: Observed) -> Iterator[Finding]:
     if refusal.get("status") != "True":
         return
     message = str(refusal.get("message") or "")
-    case, match = next(
-        (case, match) for case in _ADMISSION_CASES for match in [re.search(case.pattern, message, re.I)] if match
-    )
+    case, match = _first(_ADMISSION_CASES, message)
     groups = match.groupdict()
     what = groups.get("what") or groups.get("other") or ""
     yield _finding("admission-refused", case, [message], seen.deployment or {}, "", what=what)
@@ -678,6 +673,15 @@ def _image(pod: Object) -> str:
 def _limit(pod: Object, container: str) -> str:
     spec: Object = next((c for c in pod.get("spec", {}).get("containers", ()) if c.get("name") == container), {})
     return str(spec.get("resources", {}).get("limits", {}).get("memory", ""))
+
+
+def _first(cases: Sequence[_Case], message: str) -> tuple[_Case, re.Match[str]]:
+    """The first case whose pattern is found; every table ends with one that fits all."""
+    for case in cases:
+        match = re.search(case.pattern, message, re.I)
+        if match:
+            return case, match
+    raise AssertionError("the table has no case for the rest")
 
 
 def _finding(rule: str, case: _Case, evidence: Iterable[str], obj: Object, image: str, **values: str) -> Finding:

@@ -20,10 +20,13 @@ STANDARD = frozenset({"Standard", "RawDeployment"})  # two words for the mode th
 
 @dataclass(frozen=True)
 class KServeConfig:
-    """``default_mode``: the ConfigMap's own word; ``not_propagated``: labels and annotations that don't reach pods."""
+    """``default_mode``: the ConfigMap's own word; ``not_propagated``: labels and annotations that don't reach pods;
+    ``ingress_class``: of the Ingresses, empty for the cluster's default.
+    """
 
     default_mode: str = ""
     not_propagated: frozenset[str] = frozenset()
+    ingress_class: str = ""
 
     @property
     def old_words(self) -> bool:
@@ -34,8 +37,13 @@ class KServeConfig:
 def parse(config_map: Mapping[str, Any]) -> KServeConfig:
     """Read the parts that matter; what can't be read counts as not said."""
     deploy, service = _part(config_map, "deploy"), _part(config_map, "inferenceService")
+    ingress = _part(config_map, "ingress")
     keys = [*(service.get("serviceAnnotationDisallowedList") or ()), *(service.get("serviceLabelDisallowedList") or ())]
-    return KServeConfig(str(deploy.get("defaultDeploymentMode") or ""), frozenset(map(str, keys)))
+    return KServeConfig(
+        str(deploy.get("defaultDeploymentMode") or ""),
+        frozenset(map(str, keys)),
+        str(ingress.get("ingressClassName") or ""),
+    )
 
 
 def _part(config_map: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -21,6 +21,7 @@ Object = dict[str, Any]
 
 API_VERSION = "serving.kserve.io/v1beta1"
 KIND = "InferenceService"
+INGRESS_API_VERSION = "networking.k8s.io/v1"
 MONITOR_API_VERSION = "monitoring.coreos.com/v1"
 SERVICE_LABEL = PREFIX + "service"  # says to which service an extra object belongs
 SALT_ANNOTATION = PREFIX + "salt"
@@ -127,6 +128,28 @@ def service_monitor(spec: ServiceSpec) -> Object:
             "endpoints": [{"port": METRICS_PORT_NAME, "path": spec.contract.metrics_path, "interval": "15s"}],
         },
     }
+
+
+def endpoint_name(service: str) -> str:
+    """The Ingress called like the service is KServe's, which also writes into one that somebody else made."""
+    return f"{service}-endpoint"
+
+
+def endpoint(spec: ServiceSpec, ingress_class: str) -> Object:
+    """Return the Ingress of ``spec.endpoint_host``, which must be set. With a TLS secret, plain HTTP is sent to HTTPS.
+
+    ``ingress_class``: empty for the cluster's default.
+    """
+    metadata = _metadata(spec, endpoint_name(spec.name))
+    service = {"name": f"{spec.name}-predictor", "port": {"number": 80}}
+    path = {"path": "/", "pathType": "Prefix", "backend": {"service": service}}
+    wanted: Object = {"rules": [{"host": spec.endpoint_host, "http": {"paths": [path]}}]}
+    if ingress_class:
+        wanted["ingressClassName"] = ingress_class
+    if spec.tls_secret:
+        wanted["tls"] = [{"hosts": [spec.endpoint_host], "secretName": spec.tls_secret}]
+        metadata["annotations"] = {"ingress.kubernetes.io/force-ssl-redirect": "true"}  # nginx does it without a word
+    return {"apiVersion": INGRESS_API_VERSION, "kind": "Ingress", "metadata": metadata, "spec": wanted}
 
 
 def _metadata(spec: ServiceSpec, name: str) -> Object:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
+from urllib.parse import urlsplit
 
 from . import contract, patch, quantity
 
@@ -117,11 +118,18 @@ class ServiceSpec:
     tolerations: tuple[Mapping[str, Any], ...]
     service_account_name: str | None
     pod_patch: Mapping[str, Any]
+    endpoint_host: str | None
+    tls_secret: str | None
     warnings: tuple[str, ...] = ()
 
     @property
     def contract(self) -> contract.Contract:
         return contract.contract_for(self.image)
+
+    @property
+    def endpoint(self) -> str:
+        """The URL of the host of our own, without a port; empty when there is none."""
+        return f"{'https' if self.tls_secret else 'http'}://{self.endpoint_host}" if self.endpoint_host else ""
 
     @property
     def model(self) -> str:
@@ -210,6 +218,7 @@ class _Check:
         env, env_from_secret = self.environment(port)
         cache = self.cache(env)
         min_replicas, max_replicas = self.replicas(cache)
+        self.ingress_address()
         spec = ServiceSpec(
             name=name,
             namespace=namespace,
@@ -239,6 +248,8 @@ class _Check:
             tolerations=self.tolerations(),
             service_account_name=self.name_or_none("service_account_name"),
             pod_patch=self.pod_patch(cache),
+            endpoint_host=self.endpoint_host(),
+            tls_secret=self.tls_secret(),
             warnings=tuple(self.warnings),
         )
         self.finish()
@@ -275,6 +286,32 @@ class _Check:
         if value and not _SUBDOMAIN.fullmatch(value):
             self.bad(option, f"{value!r} is not an object's name: lower-case letters, digits, '-' and '.'")
         return value or None
+
+    def endpoint_host(self) -> str | None:
+        value = str(self.params.get("endpoint_host") or "")
+        if value and (not _SUBDOMAIN.fullmatch(value) or len(value) > 253 or value.rpartition(".")[2].isdigit()):
+            self.bad(
+                "endpoint_host",
+                f"{value!r} is not a DNS name: lower-case letters, digits, '-' and '.', without scheme and port; "
+                "for example llama.example.com",
+            )
+        return value or None
+
+    def tls_secret(self) -> str | None:
+        value = self.name_or_none("tls_secret")
+        if value and not self.params.get("endpoint_host"):
+            self.bad("tls_secret", "is for a name of your own, so it needs endpoint_host, the name in the certificate")
+        return value
+
+    def ingress_address(self) -> None:
+        value = str(self.params.get("ingress_address") or "")
+        try:
+            parts = urlsplit(value if "://" in value else f"http://{value}")
+            right = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # what urlsplit says of a port that is no number
+            right = False
+        if value and not right:
+            self.bad("ingress_address", f"{value!r} is not an address; host:port, or a URL such as https://host:port")
 
     def names(self, option: str) -> tuple[str, ...]:
         values = tuple(str(value) for value in self.params.get(option) or () if value)

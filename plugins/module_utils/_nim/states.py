@@ -396,6 +396,8 @@ def _phases_of(pod: Object, events: Iterable[Object]) -> dict[str, float]:
         "started": _time(container.get("state", {}).get("running", {}).get("startedAt")),
         "ready": _when(condition(pod, "Ready"), "lastTransitionTime"),
     }
+    if container.get("restartCount"):  # what is recorded is the last start, which may be days later
+        marks["started"] = marks["ready"] = None
     phases: dict[str, float] = {}
     last = _time(pod["metadata"].get("creationTimestamp"))
     for name, mark in marks.items():

@@ -17,7 +17,13 @@ from urllib.parse import urlsplit
 
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.auth import connect
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.client import Client, Response
-from ansible_collections.gpuops.nim.plugins.module_utils._kube.errors import Unreachable, from_response, is_status
+from ansible_collections.gpuops.nim.plugins.module_utils._kube.errors import (
+    Forbidden,
+    Unreachable,
+    from_response,
+    is_status,
+)
+from ansible_collections.gpuops.nim.plugins.module_utils._nim import manifests
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.result import OpsError
 
 Json = dict[str, Any]
@@ -103,11 +109,15 @@ def find_door(params: Mapping[str, Any]) -> Door:
         raise OpsError(f"There is no InferenceService {name} in namespace {namespace}.")
     if via == "apiserver":
         return ApiServerDoor(client, name, namespace)
-    url = urlsplit((service.get("status") or {}).get("url") or "")
+    endpoint = _endpoint(client, name, namespace)
+    url = urlsplit(_url_of(endpoint) if endpoint else (service.get("status") or {}).get("url") or "")
     # KServe's address inside the cluster is no way in for us
     exposed = bool(url.hostname) and not str(url.hostname).endswith(".svc.cluster.local")
     if exposed and not address:
-        address = _ingress_address(client, name, namespace, url.scheme)
+        ingress = endpoint or client.get(manifests.INGRESS_API_VERSION, "Ingress", name, namespace) or {}
+        address = _address_of(ingress)
+    if address and "://" not in address:
+        address = f"{url.scheme or 'http'}://{address}"
     if address and (host or exposed):
         return IngressDoor(address, host or url.hostname, verify, name, namespace)
     if via == "auto" and url.hostname:
@@ -120,11 +130,22 @@ def find_door(params: Mapping[str, Any]) -> Door:
     )
 
 
-def _ingress_address(client: Client, name: str, namespace: str, scheme: str) -> Optional[str]:
-    ingress = client.get("networking.k8s.io/v1", "Ingress", name, namespace) or {}
+def _endpoint(client: Client, name: str, namespace: str) -> Optional[Json]:
+    """The Ingress that nim_kserve made for an `endpoint_host`."""
+    try:
+        return client.get(manifests.INGRESS_API_VERSION, "Ingress", manifests.endpoint_name(name), namespace)
+    except Forbidden:  # most services have none; those who give `address` should not need the right
+        return None
+
+
+def _url_of(ingress: Json) -> str:
+    return f"{'https' if ingress['spec'].get('tls') else 'http'}://{ingress['spec']['rules'][0]['host']}"
+
+
+def _address_of(ingress: Json) -> Optional[str]:
     for point in ((ingress.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []:
         if place := point.get("hostname") or point.get("ip"):
-            return f"{scheme}://[{place}]" if ":" in place else f"{scheme}://{place}"
+            return f"[{place}]" if ":" in place else str(place)
     return None
 
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.apply import MANAGED_BY, Change, ensure, ensure_absent
@@ -102,8 +102,7 @@ class _Service:
 
     @property
     def spec(self) -> ServiceSpec:
-        assert self.wanted is not None
-        return self.wanted
+        return cast(ServiceSpec, self.wanted)
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
@@ -166,8 +165,8 @@ class _Run:
         found = self.client.get("v1", "ConfigMap", kserve_config.NAME, namespace)
         if found is None:
             raise OpsError(
-                f"kserve_namespace: there is no ConfigMap {kserve_config.NAME} in namespace {namespace}, "
-                "so the deployment mode can't be told. Name the namespace of its controller, or set deployment_mode."
+                f"kserve_namespace: there is no ConfigMap {kserve_config.NAME} in namespace {namespace}. "
+                "Name the namespace of KServe's controller."
             )
         return kserve_config.parse(found)
 
@@ -197,7 +196,12 @@ class _Run:
                     self.changes.append(made)
                     self.warnings += made.warnings
             claims = self._claims(namespace, services)
-            stale = self._stale_metrics(namespace) if live else set()
+            metrics: frozenset[str] = frozenset()
+            endpoints: frozenset[str] = frozenset()
+            if live and not all(service.spec.enable_prometheus for service in services):
+                metrics = self._with_metrics(namespace)
+            if live and not all(service.spec.endpoint_host for service in services):
+                endpoints = self._with_endpoint(namespace)
         except KindMissing:
             raise OpsError(NOT_INSTALLED) from None
         except (Unreachable, Unauthorized):
@@ -208,7 +212,9 @@ class _Run:
             return
         for service in services:
             try:
-                self._deploy(service, live.get(service.name), claims, service.name in stale)
+                self._deploy(
+                    service, live.get(service.name), claims, service.name in metrics, service.name in endpoints
+                )
             except KindMissing:
                 raise OpsError(NOT_INSTALLED) from None
             except (KubeError, OpsError) as error:
@@ -218,10 +224,17 @@ class _Run:
                     raise self._failure(str(error)) from None
 
     def _deploy(
-        self, service: _Service, live: Object | None, claims: dict[str, Object] | None, has_metrics: bool
+        self,
+        service: _Service,
+        live: Object | None,
+        claims: dict[str, Object] | None,
+        has_metrics: bool,
+        has_endpoint: bool,
     ) -> None:
         wanted, adopt = service.spec, service.entry.params["adopt"]
         mode = self._mode(service, live)
+        endpoint = manifests.endpoint(wanted, self.kserve.ingress_class) if wanted.endpoint_host else None
+        self._tls_secret(service)
         self._claim(service, claims)
         change = service.note(
             ensure(self.client, manifests.inference_service(wanted, mode), check_mode=self.check_mode, adopt=adopt)
@@ -229,6 +242,10 @@ class _Run:
         service.isvc_action, service.isvc = change.action, change.after or change.before
         if change.changed:
             self.progress(f"[{service}] {change.action}")
+        if endpoint:
+            service.note(ensure(self.client, endpoint, check_mode=self.check_mode, adopt=adopt))
+        elif has_endpoint:
+            self._remove_endpoint(service)
         if wanted.enable_prometheus:
             service.note(
                 ensure(self.client, manifests.metrics_service(wanted), check_mode=self.check_mode, adopt=adopt)
@@ -267,7 +284,7 @@ class _Run:
         try:
             config = self.kserve
             image = self._controller_image() if config.old_words else ""
-        except Forbidden as error:
+        except (Forbidden, OpsError) as error:
             raise OpsError(f"{error.message} Or set deployment_mode, so that it need not be read.") from None
         return kserve_config.word_for(config, image)
 
@@ -277,7 +294,46 @@ class _Run:
         containers = found["spec"]["template"]["spec"]["containers"] if found else []
         return str(next((c["image"] for c in containers if c["name"] == "manager"), ""))
 
-    # -- the claim and the metrics objects
+    # -- the claim, the endpoint and the metrics objects
+
+    def _tls_secret(self, service: _Service) -> None:
+        """Without it an ingress shows a certificate of its own, or none: so look before anything is written."""
+        name, namespace = service.spec.tls_secret, service.namespace
+        if name is None:
+            return
+        try:
+            found = self.client.get("v1", "Secret", name, namespace)
+        except Forbidden as error:
+            service.warnings.append(f"[{service}] tls_secret: {name} is not checked. {error.message}")
+            return
+        lacking = [key for key in ("tls.crt", "tls.key") if not ((found or {}).get("data") or {}).get(key)]
+        if found is None:
+            wrong = f"there is no Secret {name} in namespace {namespace}"
+        elif found.get("type") != "kubernetes.io/tls":
+            wrong = f"Secret {namespace}/{name} is of type {found.get('type')}, not kubernetes.io/tls"
+        elif lacking:
+            wrong = f"Secret {namespace}/{name} has no {' and no '.join(lacking)}"
+        else:
+            return
+        text = (
+            f"tls_secret: {wrong}. Make it with the certificate for {service.spec.endpoint_host}: "
+            f"`kubectl create secret tls {name} --namespace {namespace} --cert=FILE --key=FILE`."
+        )
+        if found is not None or not self.check_mode:
+            raise OpsError(text)
+        service.warnings.append(f"[{service}] {text}")  # a task before this one may be what makes it
+
+    def _with_endpoint(self, namespace: str) -> frozenset[str]:
+        try:
+            return self._with(manifests.INGRESS_API_VERSION, "Ingress", namespace)
+        except Forbidden:  # most services never have one; they should not need the right
+            return frozenset()
+
+    def _remove_endpoint(self, service: _Service) -> None:
+        name, version = manifests.endpoint_name(service.name), manifests.INGRESS_API_VERSION
+        service.note(
+            ensure_absent(self.client, version, "Ingress", name, service.namespace, check_mode=self.check_mode)
+        )
 
     def _claims(self, namespace: str, services: Sequence[_Service]) -> dict[str, Object] | None:
         """The namespace's claims by name, read once; ``None`` where nobody asks or they can't be read."""
@@ -321,16 +377,14 @@ class _Run:
                 "it, or set cache.size to have it made."
             )
 
-    def _stale_metrics(self, namespace: str) -> set[str]:
-        """The services with a metrics Service of ours: made first and removed last, so no ServiceMonitor is without."""
-        if all(
-            service.spec.enable_prometheus
-            for service in self.services
-            if service.namespace == namespace and service.wanted
-        ):
-            return set()
-        found = self.client.list("v1", "Service", namespace, labels=manifests.SERVICE_LABEL, metadata_only=True).items
-        return {obj["metadata"]["labels"][manifests.SERVICE_LABEL] for obj in found}
+    def _with_metrics(self, namespace: str) -> frozenset[str]:
+        """By their metrics Service: it is made first and removed last, so no ServiceMonitor is without."""
+        return self._with("v1", "Service", namespace)
+
+    def _with(self, api_version: str, kind: str, namespace: str) -> frozenset[str]:
+        """The services that have an extra object of this kind from us."""
+        found = self.client.list(api_version, kind, namespace, labels=manifests.SERVICE_LABEL, metadata_only=True).items
+        return frozenset(obj["metadata"]["labels"][manifests.SERVICE_LABEL] for obj in found)
 
     def _remove_metrics(self, service: _Service) -> None:
         for version, kind, name in (
@@ -391,7 +445,7 @@ class _Run:
             mine = [service for service in services if service.namespace == namespace]
             isvcs: dict[str, Object] = {}
             if (
-                any(not ((service.isvc or {}).get("status") or {}).get("url") for service in mine)
+                any(not (s.spec.endpoint or ((s.isvc or {}).get("status") or {}).get("url")) for s in mine)
                 and not self.check_mode
             ):
                 isvcs = {
@@ -400,24 +454,28 @@ class _Run:
                 }
             for service in mine:
                 status = (isvcs.get(service.name) or service.isvc or {}).get("status") or {}
-                url, inside = str(status.get("url") or ""), str((status.get("address") or {}).get("url") or "")
+                url = service.spec.endpoint or str(status.get("url") or "")
+                inside = "" if service.spec.endpoint else str((status.get("address") or {}).get("url") or "")
                 local = not url or (urlsplit(url).hostname or "").endswith(".svc.cluster.local")
-                address = str(service.entry.params["ingress_address"] or "")
+                given = address = str(service.entry.params["ingress_address"] or "")
                 if not address and not local:
                     if namespace not in addresses:
                         addresses[namespace] = self._ingresses(namespace)
-                    address = addresses[namespace].get(service.name, "")
-                service.reach = _reach(service.spec, url, inside, "" if local else address)
+                    ours = service.spec.endpoint_host is not None
+                    ingress = manifests.endpoint_name(service.name) if ours else service.name
+                    address = addresses[namespace].get(ingress, "")
+                service.reach = _reach(service.spec, url, inside, "" if local else address, bool(given))
 
     def _ingresses(self, namespace: str) -> dict[str, str]:
         try:
-            found = self.client.list("networking.k8s.io/v1", "Ingress", namespace).items
+            found = self.client.list(manifests.INGRESS_API_VERSION, "Ingress", namespace).items
         except KubeError:  # the address is a convenience; its absence must not fail a deployment
             return {}
         addresses = {}
         for ingress in found:
             points = ((ingress.get("status") or {}).get("loadBalancer") or {}).get("ingress") or [{}]
-            addresses[ingress["metadata"]["name"]] = str(points[0].get("hostname") or points[0].get("ip") or "")
+            place = str(points[0].get("hostname") or points[0].get("ip") or "")
+            addresses[ingress["metadata"]["name"]] = f"[{place}]" if ":" in place else place
         return addresses
 
     # -- absent
@@ -426,10 +484,7 @@ class _Run:
         for namespace in dict.fromkeys(service.namespace for service in self.services):
             mine = [service for service in self.services if service.namespace == namespace]
             try:
-                metrics = self.client.list(
-                    "v1", "Service", namespace, labels=manifests.SERVICE_LABEL, metadata_only=True
-                ).items
-                with_metrics = {obj["metadata"]["labels"][manifests.SERVICE_LABEL] for obj in metrics}
+                metrics, endpoints = self._with_metrics(namespace), self._with_endpoint(namespace)
             except (Unreachable, Unauthorized):
                 raise
             except KubeError as error:
@@ -438,7 +493,7 @@ class _Run:
                 continue
             for service in mine:
                 try:
-                    self._remove(service, service.name in with_metrics)
+                    self._remove(service, service.name in metrics, service.name in endpoints)
                 except KubeError as error:
                     service.error = str(error)
                     if isinstance(error, (Unreachable, Unauthorized)) and not _webhook(error):
@@ -459,7 +514,7 @@ class _Run:
                     service.error = str(error)
         return self._finish()
 
-    def _remove(self, service: _Service, has_metrics: bool) -> None:
+    def _remove(self, service: _Service, has_metrics: bool, has_endpoint: bool) -> None:
         adopt = service.entry.params["adopt"]
         change = service.note(
             ensure_absent(
@@ -475,6 +530,8 @@ class _Run:
         service.isvc_action, service.isvc = change.action, change.before
         if change.changed:
             self.progress(f"[{service}] {change.action}")
+        if has_endpoint:
+            self._remove_endpoint(service)
         if has_metrics:
             self._remove_metrics(service)
 
@@ -553,16 +610,22 @@ def _webhook(error: KubeError) -> bool:
     return isinstance(error, Unreachable) and "webhook" in error.message
 
 
-def _reach(wanted: ServiceSpec, url: str, inside: str, address: str) -> dict[str, Any]:
-    """Return url, address, host and the curl line of the usage page; an empty status gives only what is known."""
+def _reach(wanted: ServiceSpec, url: str, inside: str, address: str, given: bool) -> dict[str, Any]:
+    """Return url, address, host and the curl line of the usage page; an empty status gives only what is known.
+
+    ``given``: the address is the user's word, so a name that doesn't lead there must not matter.
+    """
     host = urlsplit(url).netloc
-    base, header = "", ""
+    base, option = inside or url, ""
     if address:
-        base = address.rstrip("/") if "://" in address else f"{urlsplit(url).scheme or 'http'}://{address}"
-        header = f" -H 'Host: {host}'" if host else ""
-    elif inside or url:
-        base = inside or url
+        door = urlsplit(address if "://" in address else f"{urlsplit(url).scheme or 'http'}://{address}")
+        base = door.geturl().rstrip("/")
+        if door.scheme == "https" and host:  # the certificate is for the name, so that stays in the URL
+            url = base = f"https://{host}" + (f":{door.port}" if door.port not in (None, 443) else "")
+            option = f" --connect-to ::{door.netloc}" if given else ""
+        elif host:
+            option = f" -H 'Host: {host}'"
     path, body = _USAGE[contract.api_of(wanted.image)]
     data = json.dumps(body(wanted.model))
-    curl = f"curl -s {base}{path}{header} -H 'Content-Type: application/json' -d '{data}'" if base else None
+    curl = f"curl -s {base}{path}{option} -H 'Content-Type: application/json' -d '{data}'" if base else None
     return {"url": url or None, "address": address or None, "host": host or None, "curl": curl}

@@ -11,7 +11,7 @@ import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any, Optional, cast
 
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.apply import Change, ensure, ensure_absent
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.auth import connect
@@ -160,8 +160,8 @@ def _present(
     # a live Secret keeps its salt: a new one would be a change
     salt = next(filter(None, [*salts, salt]), "") or secrets.token_hex(8)
     for secret, own in zip(wanted, salts):
-        assert secret.manifest
-        change = ensure(client, secret.manifest(namespace, own or salt), check_mode=check_mode, adopt=params["adopt"])
+        manifest = cast(Callable[[str, str], Json], secret.manifest)(namespace, own or salt)
+        change = ensure(client, manifest, check_mode=check_mode, adopt=params["adopt"])
         report.add(change)
         current = change.after if change.changed else change.before
         old: list[str] = []

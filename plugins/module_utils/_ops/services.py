@@ -66,6 +66,8 @@ SERVICE_ARGUMENTS: Arguments = {
     "service_account_name": {"type": "str"},
     "deployment_mode": {"type": "str", "choices": ["auto", "Standard", "RawDeployment"], "default": "auto"},
     "pod_patch": {"type": "dict"},
+    "endpoint_host": {"type": "str"},
+    "tls_secret": {"type": "str", "no_log": False},
     "ingress_address": {"type": "str"},
     "adopt": {"type": "bool", "default": False},
     "keep_cache": {"type": "bool", "default": True},
@@ -85,7 +87,7 @@ class BadEntry(Exception):
     """``errors`` holds (option, text) pairs of one entry; the option may be empty."""
 
     def __init__(self, errors: list[tuple[str, str]]) -> None:
-        super().__init__("; ".join(text for _, text in errors))
+        super().__init__("; ".join(text for option, text in errors))
         self.errors = errors
 
 
@@ -108,6 +110,7 @@ def read_all(params: Mapping[str, Any], read: Callable[[Mapping[str, Any]], T]) 
         if params.get(name) is not None and params[name] < least:
             errors.append(f"{name}: is {params[name]}, must be {least} or more")
     places: dict[tuple[str, str], str] = {}
+    hosts: dict[str, str] = {}
     for entry, wrong in _entries(params):
         if not wrong:
             try:
@@ -121,6 +124,9 @@ def read_all(params: Mapping[str, Any], read: Callable[[Mapping[str, Any]], T]) 
             errors.append(
                 f"{prefix}name: {key[0]}/{key[1]} is already {places[key]}; each service stands once in a task"
             )
+        host = entry.params.get("endpoint_host")
+        if host and hosts.setdefault(host, entry.place) != entry.place:
+            errors.append(f"{prefix}endpoint_host: {host} is already that of {hosts[host]}; each service has its own")
     if errors:
         raise OpsError("\n".join(errors))
     return found
@@ -155,7 +161,8 @@ def _typed(raw: Mapping[str, Any]) -> tuple[Arguments, list[tuple[str, str]]]:
         elif name in TASK_ARGUMENTS:
             wrong.append((key, "belongs to the task as a whole; set it beside services"))
         elif name not in SERVICE_ARGUMENTS:
-            close = difflib.get_close_matches(str(name), [*SERVICE_ARGUMENTS, *_ALIASES], 1)
+            known = [*SERVICE_ARGUMENTS, *_ALIASES]
+            close = difflib.get_close_matches(str(name), known, 1) or [k for k in known if k.endswith(f"_{name}")]
             hint = f"did you mean {close[0]}?" if close else "the options are in the module's documentation"
             wrong.append((key, f"there is no such option for a service; {hint}"))
         elif value is None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -51,19 +51,21 @@ def test_no_log_silences_progress(play: Play) -> None:
 def test_the_tasks_timeout_interrupts(play: Play) -> None:
     play.prepare({"web": {}})
     play.apis["web"].fault(path="/secrets/", hang=20)
+    began = time.monotonic()
     played = play([secret(timeout=1), secret()])
+    assert time.monotonic() - began < 15
     assert played.results["web"]["task 0"]["failed"] is True
-    assert "timed out" in played.results["web"]["task 0"]["msg"].lower() or "timeout" in json.dumps(played.results)
     assert played.results["web"]["task 1"]["changed"] is True
 
 
 def test_other_rights_another_python_or_the_background_mean_a_process(play: Play) -> None:
     play.prepare({"web": {}})
+    this = {"ansible_python_interpreter": "{{ ansible_playbook_python }}"}
     cases = {
         "inside": secret(),
-        "this python": secret(vars={"ansible_python_interpreter": "{{ ansible_playbook_python }}"}),
+        "this python": secret(vars=this),
         "another python": secret(vars={"ansible_python_interpreter": str(play.python)}),
-        "background": secret(**{"async": 30, "poll": 1}, vars={"ansible_python_interpreter": str(play.python)}),
+        "background": secret(**{"async": 30, "poll": 1}, vars=this),
     }
     played = play([{**task, "name": name} for name, task in cases.items()], "-vvv")
     results = played.results["web"]

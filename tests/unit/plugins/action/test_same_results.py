@@ -61,7 +61,7 @@ def tasks(model: str) -> list[Task]:
 
 def plain(result: Any, api_url: str) -> Any:
     """Without what differs from run to run: ports, salts, seconds; and without Ansible's own additions."""
-    text = json.dumps({key: value for key, value in result.items() if key != "exception"})
+    text = json.dumps({key: value for key, value in result.items() if key not in ("exception", "ansible_parsed")})
     text = text.replace(api_url, "API")
     text = re.sub(r'"(seconds\w*)": [\d.]+', r'"\1": 0', text)
     text = re.sub(r"\b[0-9a-f]{12}\b", "FINGERPRINT", text)
@@ -108,7 +108,7 @@ def test_both_ways_give_the_same(play: Play, model: str) -> None:
         "in a folder",
     }  # fmt: skip
     assert inside["ask"]["answer"] == "Paris."
-    assert all("invocation" not in result for result in inside.values())
+    assert '"invocation"' not in played.stdout.split("TASK [Keep]")[0]
     assert "Both option" in json.dumps(inside["both names"]["warnings"])
     sent = [[(r.method, r.path) for r in play.apis[host].requests] for host in ("inside", "process")]
     assert sent[0] == sent[1]

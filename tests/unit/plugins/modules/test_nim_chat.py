@@ -62,9 +62,13 @@ def test_through_the_api_server(ask: Any, cluster: Cluster) -> None:
     assert [r.path for r in cluster.seen(path="proxy")] == [f"{PROXY}/v1/models", f"{PROXY}/v1/chat/completions"]
 
 
-@pytest.mark.parametrize("url", ["http://llama-nim.example.com", "http://llama-predictor.nim.svc.cluster.local"])
-def test_without_an_ingress_the_api_server_is_the_way(ask: Any, cluster: Cluster, url: str) -> None:
-    service(cluster, url)
+def test_without_an_ingress_the_api_server_is_the_way(ask: Any, cluster: Cluster) -> None:
+    service(cluster)
+    assert ask()["via"] == "apiserver"
+
+
+def test_an_address_inside_the_cluster_is_no_way_in(ask: Any, cluster: Cluster) -> None:
+    service(cluster, "http://llama-predictor.nim.svc.cluster.local", {"ip": "127.0.0.1"})
     assert ask()["via"] == "apiserver"
 
 

@@ -135,6 +135,14 @@ def test_a_lost_secret_comes_back_with_the_salt_of_the_other(run: Run, api: Fake
     assert entry(again, "pull")["fingerprint"] == entry(first, "pull")["fingerprint"]
 
 
+def test_each_secret_keeps_its_own_salt(run: Run) -> None:
+    run(pull_secret="pull-1", runtime_secret="runtime-1")
+    run(pull_secret="pull-2", runtime_secret="runtime-2")
+    mixed = run(pull_secret="pull-1", runtime_secret="runtime-2")
+    assert mixed["changed"] is False
+    assert len({one["fingerprint"] for one in mixed["secrets"]}) == 2
+
+
 def test_mirrors_have_their_own_login(run: Run, api: FakeApiServer) -> None:
     mirror = {"host": "mirror.example.com:5000", "username": "puller", "password": "mirror-pass-1\n"}
     result = run(registries=[{"host": "nvcr.io"}, mirror])

@@ -243,6 +243,8 @@ def test_works_on_in_a_forked_process(client: Client, api: FakeApiServer) -> Non
             os._exit(2)
     assert os.waitpid(child, 0)[1] == 0
     client.server_version()
+    ours, its, again = (request.port for request in api.requests)
+    assert ours == again != its
 
 
 def test_nothing_of_a_client_shows_its_token(client: Client) -> None:

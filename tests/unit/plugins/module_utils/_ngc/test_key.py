@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from ansible_collections.gpuops.nim.plugins.module_utils._ngc.key import BadKey, clean
 
 KEY = "nvapi-rehearsal-valid-0123456789abcdefghijklmnopqrstuvwxyz"
@@ -34,7 +35,7 @@ BAD = [
     ("nvapi-0123456789 abcdefghijklmnop", "white space"),
     ("nvapi-0123456789\nabcdefghijklmnop", "white space"),
     ("nvapi-0123456789\x00abcdefghijklmnop", "control"),
-    ("nvapi-0123456789абвгдabcdefghijklm", "non-ASCII"),
+    ("nvapi-0123456789äöüéñabcdefghijklm", "non-ASCII"),
 ]
 
 

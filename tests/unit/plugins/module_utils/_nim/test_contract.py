@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from ansible_collections.gpuops.nim.plugins.module_utils._nim import contract, quantity
 
 LINES = [  # tag, line, known, metrics, port opens early
@@ -21,7 +22,12 @@ LINES = [  # tag, line, known, metrics, port opens early
 @pytest.mark.parametrize(("tag", "line", "known", "metrics", "early"), LINES)
 def test_release_lines(tag, line, known, metrics, early):
     found = contract.contract_for(f"nvcr.io/nim/meta/llama3-8b-instruct:{tag}")
-    assert (found.line, found.known, found.metrics_path, found.port_opens_before_loaded) == (line, known, metrics, early)
+    assert (found.line, found.known, found.metrics_path, found.port_opens_before_loaded) == (
+        line,
+        known,
+        metrics,
+        early,
+    )
     assert found.grace_period == 60
 
 
@@ -33,9 +39,14 @@ IMAGES = [
     ("nvcr.io/nim/meta/llama3-8b-instruct:1.0.0", "nvcr.io", "meta/llama3-8b-instruct", "chat"),
     ("nvcr.io/nim/nvidia/nv-embedqa-e5-v5:1.0.0", "nvcr.io", "nvidia/nv-embedqa-e5-v5", "embeddings"),
     ("nvcr.io/nim/nvidia/nv-rerankqa-mistral-4b-v3:1.0.0", "nvcr.io", "nvidia/nv-rerankqa-mistral-4b-v3", "ranking"),
-    ("mirror.example.com:5000/team/nim/meta/llama3-8b-instruct", "mirror.example.com:5000", "meta/llama3-8b-instruct", "chat"),
+    (
+        "mirror.example.com:5000/team/nim/meta/llama3-8b-instruct",
+        "mirror.example.com:5000",
+        "meta/llama3-8b-instruct",
+        "chat",
+    ),
     ("nim/meta/llama3-8b-instruct:1.0.0", "", "meta/llama3-8b-instruct", "chat"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("image", "registry", "model", "api"), IMAGES)

@@ -6,6 +6,7 @@ import base64
 import json
 
 import pytest
+
 from ansible_collections.gpuops.nim.plugins.module_utils._nim import kserve_config, manifests, spec
 from ansible_collections.gpuops.nim.tests.unit.plugins.module_utils.scene import options, wanted
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import pytest
+
 from ansible_collections.gpuops.nim.plugins.module_utils._nim.patch import PatchError, merge
 
 BASE = {

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import pytest
+
 from ansible_collections.gpuops.nim.plugins.module_utils._nim import spec
 from ansible_collections.gpuops.nim.tests.unit.plugins.module_utils.scene import options
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 
 import pytest
+
 from ansible_collections.gpuops.nim.plugins.module_utils._nim.states import Observed, differences, status_of
 from ansible_collections.gpuops.nim.tests.unit.plugins.module_utils import scene
 
@@ -30,6 +31,11 @@ def test_events_of_an_earlier_pod_tell_nothing():
     assert "pulled" not in status.phases
 
 
+def test_a_restart_leaves_no_record_of_the_first_start():
+    pod = scene.pod(OLD, ready=True, state={"running": {"startedAt": "2026-11-23T17:00:00Z"}}, restartCount=1)
+    assert set(status_of(OLD, scene.observed(OLD, pods=[pod])).phases) == {"scheduled"}
+
+
 def test_nothing_there():
     assert status_of(OLD, Observed()).state == "absent"
 
@@ -45,7 +51,10 @@ NOT_READY = {
         NEW,
         deployment=scene.deployment(NEW, revision=2, replicas=2),
         replicasets=[scene.replicaset(1), scene.replicaset(2)],
-        pods=[scene.ready_pod(OLD, 1), scene.pending_pod(NEW, 2, "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.")],
+        pods=[
+            scene.ready_pod(OLD, 1),
+            scene.pending_pod(NEW, 2, "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."),
+        ],
     ),
     "the new image can't be pulled": scene.observed(
         NEW,
@@ -112,7 +121,9 @@ def test_states_of_a_pod(state):
 
 def test_starting_once_the_image_is_there():
     pod = scene.pod(OLD, state=scene.waiting("ContainerCreating"))
-    assert status_of(OLD, scene.observed(OLD, pods=[pod], events=[scene.event(pod, "Pulled", "done")])).state == "starting"
+    assert (
+        status_of(OLD, scene.observed(OLD, pods=[pod], events=[scene.event(pod, "Pulled", "done")])).state == "starting"
+    )
 
 
 def test_the_slowest_replica_decides():

@@ -7,10 +7,12 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from ansible_collections.gpuops.nim.plugins.module_utils._nim import manifests
 from ansible_collections.gpuops.nim.plugins.module_utils._ops import kserve
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.result import OpsError
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.services import TASK_ARGUMENTS
+from ansible_collections.gpuops.nim.tests.unit import fake_apiserver
 from ansible_collections.gpuops.nim.tests.unit.fake_apiserver import FakeApiServer
 from ansible_collections.gpuops.nim.tests.unit.plugins.module_utils import scene
 
@@ -22,10 +24,19 @@ ISVC = (manifests.KIND, "default", NAME)
 def api(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setattr(fake_apiserver, "_selected", selected)
     with FakeApiServer() as fake:
         fake.served |= {"networking.k8s.io/v1", manifests.MONITOR_API_VERSION}
         fake.put(config_map("Standard"))
         yield fake
+
+
+def selected(obj, query, equal=fake_apiserver._selected):
+    """The fake knows `key=value` only; the wait selects by the mere presence of a label, too."""
+    labels = obj["metadata"].get("labels") or {}
+    parts = [part for part in (query.get("labelSelector") or "").split(",") if part]
+    present = all(part in labels for part in parts if "=" not in part)
+    return present and equal(obj, {**query, "labelSelector": ",".join(part for part in parts if "=" in part)})
 
 
 def config_map(mode):
@@ -41,7 +52,14 @@ def config_map(mode):
 def run(api):
     def run(*, check_mode=False, diff=False, **given):
         defaults = {name: argument.get("default") for name, argument in TASK_ARGUMENTS.items()}
-        params = {**scene.options(), **defaults, "host": api.url, "api_key": "token-0123456789", "wait_timeout": 5, **given}
+        params = {
+            **scene.options(),
+            **defaults,
+            "host": api.url,
+            "api_key": "token-0123456789",
+            "wait_timeout": 5,
+            **given,
+        }
         if given.get("services"):
             params["name"] = None
         api.requests.clear()
@@ -108,7 +126,7 @@ def test_how_to_reach_it(api, run):
     assert service["address"] == "127.0.0.1:18080"
     assert service["curl"].startswith(
         f"curl -s http://127.0.0.1:18080/v1/chat/completions -H 'Host: {NAME}-default.example.com' "
-        "-H 'Content-Type: application/json' -d '{\"model\": \"meta/llama3-8b-instruct\", "
+        '-H \'Content-Type: application/json\' -d \'{"model": "meta/llama3-8b-instruct", '
     )
     ingress = {"loadBalancer": {"ingress": [{"ip": "203.0.113.7"}]}}
     api.put(
@@ -230,7 +248,11 @@ def test_absent(api, run):
     assert (would.changed, api.writes) == (True, [])
     gone = run(state="absent")
     assert (gone.changed, gone.data["services"][0]["action"]) == (True, "deleted")
-    for kind, name in ((manifests.KIND, NAME), ("Service", f"{NAME}-metric-svc"), ("ServiceMonitor", f"{NAME}-svcmonitor")):
+    for kind, name in (
+        (manifests.KIND, NAME),
+        ("Service", f"{NAME}-metric-svc"),
+        ("ServiceMonitor", f"{NAME}-svcmonitor"),
+    ):
         assert not api.get(kind, "default", name)
     assert api.get("PersistentVolumeClaim", "default", "nim-model")
     again = run(state="absent")

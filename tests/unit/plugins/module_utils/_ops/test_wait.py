@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: Contributors to gpuops.nim
-"""The wait, played frame by frame: each frame is what the cluster holds at a second of a clock that only the test turns."""
+"""The wait, played frame by frame: each is what the cluster holds at a second of a clock that the test turns."""
 
 from __future__ import annotations
 
 import copy
 
 import pytest
+
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.errors import KubeError, Unreachable
 from ansible_collections.gpuops.nim.plugins.module_utils._nim import manifests
 from ansible_collections.gpuops.nim.plugins.module_utils._ops import wait
@@ -14,7 +15,9 @@ from ansible_collections.gpuops.nim.tests.unit.plugins.module_utils import scene
 
 SERVICE = scene.wanted()
 KEY = ("default", "llama3-8b-instruct")
-REFUSED = "failed to fetch oauth token: unexpected status from GET request to https://nvcr.io/proxy_auth: 401 Unauthorized"
+REFUSED = (
+    "failed to fetch oauth token: unexpected status from GET request to https://nvcr.io/proxy_auth: 401 Unauthorized"
+)
 
 
 def frame(service=SERVICE, **changes):
@@ -145,7 +148,9 @@ def test_a_gpu_that_comes_free_within_the_grace_time(play):
 
 
 def test_grace_starts_anew_for_another_cause(play):
-    taint = frame(pods=[scene.pending_pod(SERVICE, 1, "0/1 nodes are available: 1 node(s) had untolerated taint {a: b}.")])
+    taint = frame(
+        pods=[scene.pending_pod(SERVICE, 1, "0/1 nodes are available: 1 node(s) had untolerated taint {a: b}.")]
+    )
     outcomes, _ = play({0: NO_GPU, 50: taint, 100: READY})
     assert outcomes[KEY].status.ready
 
