@@ -11,7 +11,6 @@ import shlex
 import shutil
 import subprocess
 import time
-from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -81,45 +80,22 @@ def _prepare(layout: Layout, tools: Toolchain) -> None:
     (layout.state / "made-folders").write_text("\n".join(made))
     for missing in made:
         os.makedirs(missing)
-    for group in system.cgroup_folders(where.CGROUP):
-        with contextlib.suppress(OSError):  # hierarchies without a controller of their own may refuse
-            group.mkdir(exist_ok=True)
-        _inherit_cpuset(group)
+    system.make_cgroup(where.CGROUP)
     prefix = where.POD_NETWORK.split("/")[1]
     _run(["ip", "link", "add", where.BRIDGE, "type", "bridge"])
     _run(["ip", "address", "add", f"{where.BRIDGE_ADDRESS}/{prefix}", "dev", where.BRIDGE])
     _run(["ip", "link", "set", where.BRIDGE, "up"])
 
 
-def _inherit_cpuset(group: Path) -> None:
-    """With cgroup version 1 a new cpuset is empty and takes no process until it is filled."""
-    for name in ("cpuset.cpus", "cpuset.mems"):
-        if system.cgroup_version() == 1 and (group / name).exists():
-            (group / name).write_text((group.parent / name).read_text())
-
-
 def _clean(layout: Layout) -> None:
     """Take away what a past run left on the machine: bridge, cgroups and the folders it made."""
     subprocess.run(["ip", "link", "delete", where.BRIDGE], capture_output=True)
-    for root in system.cgroup_folders(where.CGROUP):
-        for folder, _, _ in os.walk(root, topdown=False):
-            _remove_cgroup(Path(folder))
+    system.remove_cgroup(where.CGROUP)
     with contextlib.suppress(FileNotFoundError):
         for made in (layout.state / "made-folders").read_text().split():
             with contextlib.suppress(OSError):  # in use by something else since: not ours any more
                 os.rmdir(made)
     layout.control_socket.unlink(missing_ok=True)
-
-
-def _remove_cgroup(group: Path) -> None:
-    for _ in range(50):  # the kernel lets go of a killed process's group a moment after the process
-        try:
-            group.rmdir()
-            return
-        except FileNotFoundError:
-            return
-        except OSError:
-            time.sleep(0.02)
 
 
 def _configure(layout: Layout, tools: Toolchain) -> None:

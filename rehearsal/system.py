@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 from rehearsal.errors import RehearsalError
@@ -90,6 +92,32 @@ def cgroup_folders(name: str) -> list[Path]:
         return [_CGROUP / name]
     hierarchies = [folder for folder in sorted(_CGROUP.iterdir()) if folder.is_dir() and not folder.is_symlink()]
     return [hierarchy / name for hierarchy in hierarchies]
+
+
+def make_cgroup(name: str) -> None:
+    """Make the cgroup that the kubelet puts all pods below, with the controllers that it looks for."""
+    if cgroup_version() == 2:
+        for controller in _CONTROLLERS:
+            with contextlib.suppress(OSError):  # the kubelet says what it lacks
+                (_CGROUP / "cgroup.subtree_control").write_text(f"+{controller}")
+    for group in cgroup_folders(name):
+        with contextlib.suppress(OSError):  # a hierarchy without a controller of its own may refuse
+            group.mkdir(exist_ok=True)
+        for setting in ("cpuset.cpus", "cpuset.mems"):
+            if cgroup_version() == 1 and (group / setting).exists():  # empty, it takes no process
+                (group / setting).write_text((group.parent / setting).read_text())
+
+
+def remove_cgroup(name: str) -> None:
+    """Remove a cgroup with those below it. Its processes must have ended."""
+    for root in cgroup_folders(name):
+        for folder, _, _ in os.walk(root, topdown=False):
+            for _ in range(50):  # the kernel lets go of a group a moment after its last process
+                with contextlib.suppress(OSError):
+                    os.rmdir(folder)
+                if not os.path.exists(folder):
+                    break
+                time.sleep(0.02)
 
 
 def overlay_works_on(folder: Path) -> bool:
