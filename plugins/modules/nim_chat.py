@@ -43,13 +43,18 @@ options:
   address:
     description:
       - Address of the ingress, as host:port or URL. If not set, what the status of the service's Ingress says.
+      - Without a scheme it is asked in the way of the service's URL, by HTTPS if M(gpuops.nim.nim_kserve) gave it an
+        O(gpuops.nim.nim_kserve#module:tls_secret). Its port must then be the one for HTTPS.
     type: str
   host_header:
     description:
-      - The Host header, and the name in the certificate. If not set, the host of the service's URL.
+      - The Host header, and the name in the certificate, also where O(address) is an IP address.
+      - If not set, O(gpuops.nim.nim_kserve#module:endpoint_host) of the service, else the host that KServe gave it.
     type: str
   tls_ca:
-    description: File with the CA that signed the certificate of the address, in PEM format.
+    description:
+      - File with the CA that signed the certificate, in PEM format. If not set, E(REQUESTS_CA_BUNDLE), else the CAs
+        that the Python package C(requests) trusts.
     type: path
   tls_verify:
     description: Whether to check that certificate.
@@ -113,6 +118,13 @@ EXAMPLES = r"""
     name: llama3-8b-instruct
     namespace: nim
     via: apiserver
+
+- name: Ask by HTTPS, with a certificate of one's own CA
+  gpuops.nim.nim_chat:
+    name: llama3-8b-instruct
+    namespace: nim
+    address: 203.0.113.7:443
+    tls_ca: ca.pem
 
 - name: Ask an embedding model behind a known address
   gpuops.nim.nim_chat:

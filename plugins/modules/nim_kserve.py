@@ -213,9 +213,26 @@ options:
         C($patch=delete) an item.
       - NIM's container is called C(kserve-container).
     type: dict
+  endpoint_host:
+    description:
+      - A DNS name of your own for the service, such as V(llama.example.com), beside the one that KServe makes.
+      - An Ingress called C(NAME-endpoint) serves it, of the class that KServe's ConfigMap in O(kserve_namespace) names.
+        It goes when this is no longer given.
+      - KServe's own host stays reachable by plain HTTP. The label
+        C(networking.kserve.io/visibility=cluster-local) in O(labels) takes it away, from the first deployment on. A
+        label that comes later leaves the Ingress that KServe has made; a warning then says how to remove it.
+    type: str
+  tls_secret:
+    description:
+      - Serve O(endpoint_host) by HTTPS, with the certificate and key of this Secret of the type C(kubernetes.io/tls)
+        in the service's namespace. It must exist. Plain HTTP is then sent on to HTTPS, by Contour and nginx at least.
+      - TLS is no login. Everyone who reaches the ingress may still ask.
+    type: str
   ingress_address:
     description:
       - Where the ingress is reached, as C(host:port) or URL, for the result alone.
+      - Without a scheme, that of the service's URL. With O(tls_secret) the port is the one for HTTPS, for example
+        V(https://127.0.0.1:18443).
       - Taken from the status of the service's Ingress if not set.
     type: str
   adopt:
@@ -303,6 +320,15 @@ EXAMPLES = r"""
         memory: 24Gi
         replicas: 2
 
+- name: A name of its own with TLS, and no other way in
+  gpuops.nim.nim_kserve:
+    name: llama3-8b-instruct
+    image: nvcr.io/nim/meta/llama3-8b-instruct:1.0.0
+    endpoint_host: llama.example.com
+    tls_secret: llama-tls # kubectl create secret tls llama-tls --cert=FILE --key=FILE
+    labels:
+      networking.kserve.io/visibility: cluster-local
+
 - name: A field that has no option
   gpuops.nim.nim_kserve:
     name: llama3-8b-instruct
@@ -351,7 +377,9 @@ services:
       type: str
       sample: ready
     url:
-      description: The address that KServe gives it. Null until it has one.
+      description:
+        - The address for its users, that of O(endpoint_host) if given. Otherwise KServe's, null until it has one.
+        - Has the port of O(ingress_address), if that is an HTTPS port other than 443.
       type: str
       sample: http://llama3-8b-instruct-default.example.com
     address:
@@ -363,7 +391,10 @@ services:
       type: str
       sample: llama3-8b-instruct-default.example.com
     curl:
-      description: A command that asks it. From inside the cluster alone, if there is no O(ignore:address).
+      description:
+        - A command that asks it. From inside the cluster alone, if there is neither an address nor O(endpoint_host).
+        - With O(ingress_address) it works although the name leads nowhere yet; C(--connect-to) of curl sees to that
+          where the certificate needs the name in the URL.
       type: str
       sample: >-
         curl -s http://203.0.113.7/v1/chat/completions -H 'Host: llama3-8b-instruct-default.example.com'

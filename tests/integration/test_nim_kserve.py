@@ -133,7 +133,11 @@ def test_the_patch_has_the_last_word(rounds, objects):
 
 
 def test_bad_entries_are_named_before_anything_is_sent(play, rounds, audit):
-    services = [{"name": "a", "image": EMBED}, {"name": "b", "image": EMBED, "gpus": "many"}, {"name": "c", "imag": "x"}]
+    services = [
+        {"name": "a", "image": EMBED},
+        {"name": "b", "image": EMBED, "gpus": "many"},
+        {"name": "c", "imag": "x"},
+    ]
     with audit(rounds["namespace"]) as seen:
         message = play(kserve(rounds["namespace"], *services), fails=True).result["msg"]
     assert "services[1].gpus: " in message
@@ -266,7 +270,7 @@ def test_sizes_that_are_left_out_are_no_change(play, space):
 
 
 def test_the_wait_outlives_a_silent_and_a_restarted_api_server(play, space, rehearsal, objects, until):
-    slow = {"env": {"NIM_STANDIN_LOAD_SECONDS": "15"}}
+    slow = {"env": {"NIM_STANDIN_LOAD_SECONDS": "12"}}
     with ThreadPoolExecutor() as pool:
         playing = pool.submit(play, kserve(space, name="patient", **slow))
         until(lambda: any(name.startswith("patient-predictor") for name in objects("pods", space)), "the pod")
@@ -283,7 +287,7 @@ def test_the_wait_outlives_a_silent_and_a_restarted_api_server(play, space, rehe
 
 
 def test_an_outage_of_ngc_is_waited_for(play, space, rehearsal):
-    rehearsal("fault", "registry", "--status", "503", "--count", "2")
+    rehearsal("fault", "registry", "--status", "503", "--count", "1")
     outage = play(kserve(space, name="outage", image_pull_policy="Always"))
     assert one(outage.result)["state"] == "ready"
     assert "the registry is busy or has trouble of its own" in outage.stderr

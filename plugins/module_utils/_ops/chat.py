@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from ansible_collections.gpuops.nim.plugins.module_utils._ops.door import Door, Reply, brief, find_door
+from ansible_collections.gpuops.nim.plugins.module_utils._ops.door import Door, NotYet, Reply, brief, find_door
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.result import OpsError, Progress, Result
 
 Json = dict[str, Any]
@@ -73,8 +73,14 @@ def run(params: Mapping[str, Any], *, check_mode: bool, diff: bool, progress: Pr
 def _served_models(conversation: _Conversation, started: float) -> list[str]:
     settled = min(started + SETTLE, conversation.deadline)
     while True:
-        reply = conversation.ask("GET", "/v1/models")
-        answer = reply.read()
+        try:
+            reply = conversation.ask("GET", "/v1/models")
+            answer = reply.read()
+        except NotYet:
+            if time.monotonic() > settled:
+                raise
+            time.sleep(0.2)
+            continue
         if reply.status == 200:
             break
         if reply.status not in (404, 502, 503) or _message(answer) is not None or time.monotonic() > settled:

@@ -31,6 +31,10 @@ Verify = Union[bool, str]  # or the file of the CA
 CONNECT_TIMEOUT = 10.0
 
 
+class NotYet(OpsError):
+    """May pass: an ingress opens its TLS port, and takes up a host's certificate, a moment after it was told to."""
+
+
 @dataclass(frozen=True)
 class Reply:
     """An answer whose body is still on its way. Names of ``headers`` are lower case."""
@@ -71,7 +75,10 @@ class Door(ABC):
 
     @abstractmethod
     def send(self, method: str, path: str, body: Optional[Json], timeout: float) -> Reply:
-        """:raises OpsError: nobody answered within ``timeout`` seconds; reading the reply may raise it too."""
+        """:raises OpsError: nobody answered within ``timeout`` seconds; reading the reply may raise it too.
+
+        :raises NotYet: no TLS connection.
+        """
 
     @abstractmethod
     def refused(self, reply: Reply, answer: bytes) -> OpsError:
@@ -133,9 +140,11 @@ def find_door(params: Mapping[str, Any]) -> Door:
 def _endpoint(client: Client, name: str, namespace: str) -> Optional[Json]:
     """The Ingress that nim_kserve made for an `endpoint_host`."""
     try:
-        return client.get(manifests.INGRESS_API_VERSION, "Ingress", manifests.endpoint_name(name), namespace)
+        found = client.get(manifests.INGRESS_API_VERSION, "Ingress", manifests.endpoint_name(name), namespace)
     except Forbidden:  # most services have none; those who give `address` should not need the right
         return None
+    labels = found["metadata"].get("labels") or {} if found else {}
+    return found if labels.get(manifests.SERVICE_LABEL) == name else None  # KServe's, of a service of that name
 
 
 def _url_of(ingress: Json) -> str:
@@ -195,6 +204,7 @@ class IngressDoor(Door):
         from requests import exceptions
         from urllib3.exceptions import ReadTimeoutError
 
+        broken = NotYet if self.base.startswith("https:") else OpsError
         try:
             yield
         except exceptions.ProxyError:
@@ -204,7 +214,7 @@ class IngressDoor(Door):
                 "correct it, or name the address in NO_PROXY."
             ) from None
         except exceptions.SSLError as error:
-            raise OpsError(
+            raise broken(
                 f"No trusted TLS connection to {self.where}: {list(_causes(error))[-1]}. Give the CA that signed its "
                 "certificate in `tls_ca`, or correct the address's scheme and the host."
             ) from None
@@ -217,10 +227,10 @@ class IngressDoor(Door):
             if any(isinstance(cause, (exceptions.Timeout, socket.timeout, ReadTimeoutError)) for cause in causes):
                 raise _silent(self.where, timeout) from None
             if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
-                raise OpsError(f"Nothing listens at {self.base} (connection refused). {self._ways}") from None
+                raise broken(f"Nothing listens at {self.base} (connection refused). {self._ways}") from None
             if any(isinstance(cause, socket.gaierror) for cause in causes):
                 raise OpsError(f"The name in {self.base} can't be resolved. {self._ways}") from None
-            raise OpsError(f"The connection to {self.where} broke: {causes[-1]}.") from None
+            raise broken(f"The connection to {self.where} broke: {causes[-1]}.") from None
 
     @property
     def _ways(self) -> str:

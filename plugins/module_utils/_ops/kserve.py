@@ -246,6 +246,8 @@ class _Run:
             service.note(ensure(self.client, endpoint, check_mode=self.check_mode, adopt=adopt))
         elif has_endpoint:
             self._remove_endpoint(service)
+        if live and wanted.labels.get(spec.VISIBILITY_LABEL) == "cluster-local":
+            self._warn_of_ingress(service)
         if wanted.enable_prometheus:
             service.note(
                 ensure(self.client, manifests.metrics_service(wanted), check_mode=self.check_mode, adopt=adopt)
@@ -322,6 +324,19 @@ class _Run:
         if found is not None or not self.check_mode:
             raise OpsError(text)
         service.warnings.append(f"[{service}] {text}")  # a task before this one may be what makes it
+
+    def _warn_of_ingress(self, service: _Service) -> None:
+        """KServe makes no Ingress for a service of the cluster alone, but leaves one that it made before."""
+        try:
+            left = self.client.get(manifests.INGRESS_API_VERSION, "Ingress", service.name, service.namespace)
+        except Forbidden:
+            return
+        if left:
+            service.warnings.append(
+                f"[{service}] labels: KServe made the Ingress {service.name} before the service became cluster-local "
+                "and leaves it, so it still lets everyone in by plain HTTP. Remove it: "
+                f"`kubectl delete ingress --namespace {service.namespace} {service.name}`."
+            )
 
     def _with_endpoint(self, namespace: str) -> frozenset[str]:
         try:

@@ -124,7 +124,7 @@ def read_all(params: Mapping[str, Any], read: Callable[[Mapping[str, Any]], T]) 
             errors.append(
                 f"{prefix}name: {key[0]}/{key[1]} is already {places[key]}; each service stands once in a task"
             )
-        host = entry.params.get("endpoint_host")
+        host = entry.params.get("endpoint_host") if params.get("state") != "absent" else None
         if host and hosts.setdefault(host, entry.place) != entry.place:
             errors.append(f"{prefix}endpoint_host: {host} is already that of {hosts[host]}; each service has its own")
     if errors:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.gpuops.nim.plugins.module_utils._ops import chat
+from ansible_collections.gpuops.nim.plugins.module_utils._ops import chat, door
 from ansible_collections.gpuops.nim.plugins.modules import nim_chat
 from ansible_collections.gpuops.nim.tests.unit.fake_apiserver import FakeApiServer, Request
 
@@ -85,6 +85,42 @@ def test_the_ingress_says_its_address(ask: Any, cluster: Cluster, point: dict[st
     # nothing listens there; the way is what counts
     assert "http://127.0.0.1" in ask()["msg"]
     assert cluster.seen(path="proxy") == []
+
+
+def endpoint(cluster: Cluster, tls: bool = True, owner: str = "llama") -> None:
+    meta = {"name": "llama-endpoint", "namespace": "nim", "labels": {"gpuops.nim/service": owner}}
+    spec = {"rules": [{"host": "models.example.org"}], **({"tls": [{"secretName": "x"}]} if tls else {})}
+    status = {"loadBalancer": {"ingress": [{"ip": "127.0.0.1"}]}}
+    ingress = {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": meta}
+    cluster.put({**ingress, "spec": spec, "status": status})
+
+
+@pytest.mark.parametrize(
+    ("tls", "options", "where"),
+    [
+        (True, {"address": "127.0.0.1:1"}, "https://127.0.0.1:1"),
+        (True, {}, "https://127.0.0.1"),
+        (True, {"address": "http://127.0.0.1:1"}, "http://127.0.0.1:1"),
+        (False, {"address": "127.0.0.1:1"}, "http://127.0.0.1:1"),
+    ],
+)
+@pytest.mark.parametrize("url", ["http://llama-nim.example.com", "http://llama-predictor.nim.svc.cluster.local"])
+def test_an_endpoint_of_the_service_goes_before_kserves_own_host(
+    ask: Any, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tls: bool, options: Any, where: str, url: str
+) -> None:
+    made: list[door.IngressDoor] = []
+    monkeypatch.setattr(door.IngressDoor, "send", lambda self, *args: made.append(self) or 1 / 0)
+    service(cluster, url, {"ip": "127.0.0.2"})
+    endpoint(cluster, tls)
+    with pytest.raises(ZeroDivisionError):
+        ask(**options)
+    assert (made[0].base, made[0].host) == (where, "models.example.org")
+
+
+def test_kserves_ingress_of_a_service_with_such_a_name_is_not_the_endpoint(ask: Any, cluster: Cluster) -> None:
+    service(cluster)
+    endpoint(cluster, owner="llama-endpoint")
+    assert ask()["via"] == "apiserver"
 
 
 def test_the_options_need_no_cluster_when_they_say_it_all(ask: Any, cluster: Cluster) -> None:

@@ -52,6 +52,29 @@ def test_the_original_service():
     assert predictor["minReplicas"] == 1
 
 
+def endpoint(ingress_class="contour", **given):
+    return manifests.endpoint(spec.read(options(endpoint_host="llama.example.com", **given)), ingress_class)
+
+
+def test_the_endpoint_leads_to_the_predictor_and_is_not_kserves():
+    ingress = endpoint()
+    assert ingress["metadata"]["name"] == "llama3-8b-instruct-endpoint"
+    # KServe 0.20 takes what has its labels for its own, and this one's name is another than its Ingress's
+    assert not {manifests.ISVC_LABEL, "component"} & set(ingress["metadata"]["labels"])
+    (rule,) = ingress["spec"]["rules"]
+    assert rule["host"] == "llama.example.com"
+    (path,) = rule["http"]["paths"]
+    assert path["backend"]["service"] == {"name": "llama3-8b-instruct-predictor", "port": {"number": 80}}
+    assert (ingress["spec"]["ingressClassName"], "tls" in ingress["spec"]) == ("contour", False)
+    assert "ingressClassName" not in endpoint("")["spec"]
+
+
+def test_the_endpoint_with_tls():
+    ingress = endpoint(tls_secret="llama-tls")
+    assert ingress["spec"]["tls"] == [{"hosts": ["llama.example.com"], "secretName": "llama-tls"}]
+    assert ingress["metadata"]["annotations"] == {"ingress.kubernetes.io/force-ssl-redirect": "true"}
+
+
 def test_the_order_of_the_options_does_not_matter():
     one = wanted(env={"B": "2", "A": "1"}, labels={"y": "1", "x": "2"}, node_selector={"b": "1", "a": "2"})
     other = wanted(env={"A": "1", "B": "2"}, labels={"x": "2", "y": "1"}, node_selector={"a": "2", "b": "1"})

@@ -309,6 +309,25 @@ def test_the_certificate_is_that_of_the_host_and_not_of_the_address(
         assert "`tls_ca`" in result["msg"]
 
 
+def test_an_ingress_that_takes_up_a_certificate_a_moment_later(
+    ask: Any, server: Server, tls: trustme.CA, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat, "SETTLE", 4.0)
+    ca = tmp_path / "ca.pem"
+    tls.cert_pem.write_to_path(str(ca))
+    own = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("ingress.local").configure_cert(own)
+    begun = time.monotonic()
+
+    def choose(connection: ssl.SSLObject, name: str, context: ssl.SSLContext) -> None:
+        if time.monotonic() < begun + 0.5:
+            connection.context = own
+
+    server.http.socket.context.sni_callback = choose
+    assert ask(address=f"https://127.0.0.1:{server.port}", tls_ca=str(ca))["answer"] == "It is Paris."
+    assert time.monotonic() > begun + 0.5
+
+
 def test_a_ca_file_that_is_not_there(ask: Any, server: Server) -> None:
     assert "tls_ca" in ask(address=f"https://127.0.0.1:{server.port}", tls_ca="/no/such/file.pem")["msg"]
 

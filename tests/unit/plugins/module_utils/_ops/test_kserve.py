@@ -44,7 +44,10 @@ def config_map(mode):
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": "inferenceservice-config", "namespace": "kserve"},
-        "data": {"deploy": json.dumps({"defaultDeploymentMode": mode})},
+        "data": {
+            "deploy": json.dumps({"defaultDeploymentMode": mode}),
+            "ingress": json.dumps({"ingressClassName": "contour"}),
+        },
     }
 
 
@@ -287,3 +290,106 @@ def test_a_claim_of_others_is_never_removed(api, run):
     run(cache=CACHE, wait=False)
     run(state="absent", keep_cache=False, cache=CACHE)
     assert api.get("PersistentVolumeClaim", "default", "nim-model")
+
+
+ENDPOINT = {"endpoint_host": "llama.example.com", "tls_secret": "llama-tls"}
+INGRESS = ("Ingress", "default", f"{NAME}-endpoint")
+
+
+def tls_secret(api, kind="kubernetes.io/tls", **data):
+    metadata = {"name": "llama-tls", "namespace": "default"}
+    data = {"tls.crt": "eA==", "tls.key": "eA==", **{key.replace("_", "."): value for key, value in data.items()}}
+    api.put({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": kind, "data": data})
+
+
+def test_an_endpoint_comes_and_goes(api, run):
+    tls_secret(api)
+    assert run(**ENDPOINT, check_mode=True).data["services"][0]["url"] == "https://llama.example.com"
+    assert not api.get(*INGRESS)
+    run(**ENDPOINT, wait=False)
+    assert api.get(*INGRESS)["spec"]["ingressClassName"] == "contour"
+    assert (run(**ENDPOINT, wait=False).changed, api.writes) == (False, [])
+    plain = run(endpoint_host="llama.example.com", wait=False).data["services"][0]
+    assert (plain["action"], plain["url"]) == ("changed", "http://llama.example.com")
+    assert "tls" not in api.get(*INGRESS)["spec"]
+    assert run(wait=False).data["services"][0]["action"] == "changed"
+    assert not api.get(*INGRESS)
+    assert not run(wait=False).changed
+
+
+def test_an_endpoint_goes_with_its_service(api, run):
+    tls_secret(api)
+    run(**ENDPOINT, wait=False)
+    run(state="absent")
+    assert not api.get(*INGRESS)
+
+
+@pytest.mark.parametrize(
+    ("given", "curl"),
+    [
+        ({}, "curl -s https://llama.example.com/v1/chat/completions -H 'Content-"),
+        (
+            {"ingress_address": "203.0.113.7"},
+            "curl -s https://llama.example.com/v1/chat/completions --connect-to ::203.0.113.7 ",
+        ),
+        (
+            {"ingress_address": "https://127.0.0.1:18443"},
+            "curl -s https://llama.example.com:18443/v1/chat/completions --connect-to ::127.0.0.1:18443 ",
+        ),
+        ({"tls_secret": None}, "curl -s http://203.0.113.9/v1/chat/completions -H 'Host: llama.example.com' "),
+    ],
+)
+def test_how_to_reach_an_endpoint(api, run, given, curl):
+    tls_secret(api)
+    points = {"loadBalancer": {"ingress": [{"ip": "203.0.113.9"}]}}
+    run(**{**ENDPOINT, **given}, wait=False)
+    api.edit(*INGRESS, "status", points)
+    service = run(**{**ENDPOINT, **given}, wait=False).data["services"][0]
+    assert service["curl"].startswith(curl)
+    assert service["host"] == "llama.example.com"
+    assert service["address"] == given.get("ingress_address", "203.0.113.9")
+    assert service["url"] in service["curl"] or not service["url"].startswith("https")
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (None, "there is no Secret llama-tls in namespace default"),
+        ({"kind": "Opaque"}, "Secret default/llama-tls is of type Opaque, not kubernetes.io/tls"),
+        ({"tls_key": ""}, "Secret default/llama-tls has no tls.key"),
+    ],
+)
+def test_a_certificate_that_is_not_there_stops_it_before_anything_is_written(api, run, made, words):
+    if made is not None:
+        tls_secret(api, **made)
+    with pytest.raises(OpsError) as caught:
+        run(**ENDPOINT, cache=CACHE, wait=False)
+    assert words in caught.value.message
+    assert "`kubectl create secret tls llama-tls --namespace default --cert=FILE --key=FILE`" in caught.value.message
+    assert api.writes == []
+
+
+def test_who_may_not_read_secrets_is_only_warned(api, run):
+    tls_secret(api)
+    said = 'secrets "llama-tls" is forbidden: User "u" cannot get resource "secrets" in API group "" in the namespace "default"'  # noqa: E501
+    api.fault(method="GET", path="/secrets/", times=1, status=403, message=said)
+    result = run(**ENDPOINT, wait=False)
+    assert "llama-tls is not checked" in result.warnings[0]
+    assert api.get(*INGRESS)
+
+
+def test_two_services_can_not_have_one_host(api, run):
+    services = [{"name": "a"}, {"name": "b"}]
+    with pytest.raises(OpsError, match=r"services\[1\]\.endpoint_host: llama\.example\.com is already that of"):
+        run(services=services, endpoint_host="llama.example.com")
+    assert api.requests == []
+    run(services=services, endpoint_host="llama.example.com", state="absent")
+
+
+def test_the_ingress_that_kserve_leaves_is_pointed_out(api, run):
+    local = {"labels": {"networking.kserve.io/visibility": "cluster-local"}}
+    run(wait=False)
+    assert not run(**local, wait=False).warnings
+    metadata = {"name": NAME, "namespace": "default"}
+    api.put({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": metadata, "spec": {}})
+    assert f"`kubectl delete ingress --namespace default {NAME}`" in run(**local, wait=False).warnings[0]

@@ -48,6 +48,10 @@ BAD = [
     ([{"name": "a", "gpus": "two"}], "services[0].gpus: "),
     ([{"name": "a", "gpu": 1}], "services[0].gpu: there is no such option for a service; did you mean gpus?"),
     ([{"name": "a", "wait": False}], "services[0].wait: belongs to the task as a whole"),
+    (
+        [{"name": "a", "host": "x"}],
+        "services[0].host: there is no such option for a service; did you mean endpoint_host?",
+    ),
     ([{"name": "a", "kubeconfig": "x"}], "services[0].kubeconfig: there is no such option"),
     ([{"name": "a", "update_strategy": "fast"}], "services[0].update_strategy: "),
     ([{"name": "a", "cache": {"path": "/m"}}], "services[0].cache: "),
