@@ -92,6 +92,8 @@ class Supervision:
             time.sleep(0.02)
 
     def start(self, part: str) -> None:
+        """Start a part, or let it go on if it is frozen."""
+        self.thaw(part)
         with _said(part):
             self._server.startProcess(part, False)
 

@@ -220,13 +220,12 @@ def new_namespace(name_namespace, kubectl):
 
 @pytest.fixture
 def rehearsal(run):
-    """`rehearsal("freeze", "apiserver")`. Afterwards everything works again."""
+    """`rehearsal("freeze", "apiserver", rc=0)`. Afterwards the cluster is up and behaves, whatever the test did."""
 
-    def rehearsal(*arguments: str) -> None:
-        run(sys.executable, "-m", "rehearsal", *arguments)
+    def rehearsal(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
+        return run(sys.executable, "-m", "rehearsal", *arguments, **more)
 
     yield rehearsal
-    rehearsal("thaw", "apiserver")
     rehearsal("fault", "--clear")
     rehearsal("up")
 

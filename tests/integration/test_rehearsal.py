@@ -7,8 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -25,18 +23,6 @@ pytestmark = pytest.mark.rehearsal
 LAYOUT = Layout.from_environment()
 NAMESPACE = f"rehearsal-{os.getpid()}"
 HOST = f"llama-{NAMESPACE}.example.com"
-
-
-@pytest.fixture
-def rehearsal(run):
-    """`rehearsal("stop", "etcd", rc=0)`. Afterwards the cluster is up and behaves again, whatever the test did."""
-
-    def call(*arguments, **more):
-        return run(sys.executable, "-m", "rehearsal", *arguments, **more)
-
-    yield call
-    call("fault", "--clear")
-    call("up")
 
 
 @pytest.fixture
@@ -94,17 +80,6 @@ def _manifest(key: str) -> Path:
     return path
 
 
-def until(check, what: str, seconds: float = 60):
-    """The first true answer of `check`."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        answer = check()
-        if answer:
-            return answer
-        time.sleep(0.2)
-    pytest.fail(f"{what}: not within {seconds:.0f} s", pytrace=False)
-
-
 def chat(text: str = "hello") -> str | None:
     body = {"model": "meta/llama3-8b-instruct", "messages": [{"role": "user", "content": text}], "max_tokens": 64}
     try:
@@ -144,7 +119,7 @@ def test_up_again_changes_nothing(rehearsal):
     assert {name: info["pid"] for name, info in Supervision(LAYOUT).states().items()} == before
 
 
-def test_down_leaves_nothing_even_under_running_pods(rehearsal, service):
+def test_down_leaves_nothing_even_under_running_pods(rehearsal, service, until):
     service()
     until(chat, "an answer")
     assert any("nim.py" in line for line in left_behind()["processes"]), "this test can't see the pod's process"
@@ -153,7 +128,7 @@ def test_down_leaves_nothing_even_under_running_pods(rehearsal, service):
     assert rehearsal("status", rc=1).stdout.strip() == "down"
 
 
-def test_killed_outright_it_comes_back_with_its_objects_and_data(rehearsal, service):
+def test_killed_outright_it_comes_back_with_its_objects_and_data(rehearsal, service, until):
     service()
     until(chat, "an answer")
     volumes = list(LAYOUT.volumes.glob("*/ngc/hub/*"))
@@ -166,7 +141,7 @@ def test_killed_outright_it_comes_back_with_its_objects_and_data(rehearsal, serv
     assert list(LAYOUT.volumes.glob("*/ngc/hub/*")) == volumes
 
 
-def test_a_volume_goes_with_its_claim(rehearsal, service):
+def test_a_volume_goes_with_its_claim(rehearsal, service, until):
     service()
     until(chat, "an answer")
     of_the_claim = ("-n", NAMESPACE, "get", "pvc", "model", "-o", "jsonpath={.spec.volumeName}")
@@ -176,7 +151,7 @@ def test_a_volume_goes_with_its_claim(rehearsal, service):
     until(lambda: not volume.exists(), "the end of the data")
 
 
-def test_a_wrong_key_is_told_by_the_kubelet_in_the_words_of_the_real_one(rehearsal, service):
+def test_a_wrong_key_is_told_by_the_kubelet_in_the_words_of_the_real_one(rehearsal, service, until):
     service(key="expired")
     events = until(
         lambda: [
@@ -195,7 +170,7 @@ def test_a_wrong_key_is_told_by_the_kubelet_in_the_words_of_the_real_one(rehears
     )
 
 
-def test_the_answer_depends_on_the_question(rehearsal, service):
+def test_the_answer_depends_on_the_question(rehearsal, service, until):
     service()
     first = until(chat, "an answer")
     assert "meta/llama3-8b-instruct" in first
@@ -204,14 +179,14 @@ def test_the_answer_depends_on_the_question(rehearsal, service):
 
 
 @pytest.mark.parametrize(("break_", "mend"), [("stop", "start"), ("freeze", "thaw")])
-def test_a_part_can_be_broken_and_mended(rehearsal, break_, mend):
+def test_a_part_can_be_broken_and_mended(rehearsal, break_, mend, until):
     rehearsal(break_, "scheduler")
     assert "NO ANSWER" in rehearsal("status", rc=1).stdout
     rehearsal(mend, "scheduler")
     until(lambda: rehearsal("status", rc=None).returncode == 0, "every part at work")
 
 
-def test_a_fault_of_nim_reaches_the_container(rehearsal, service):
+def test_a_fault_of_nim_reaches_the_container(rehearsal, service, until):
     rehearsal("fault", "nim", "--fail", "driver")
     service()
     until(
