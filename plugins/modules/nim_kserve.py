@@ -176,8 +176,7 @@ options:
   update_strategy:
     description:
       - V(in_place) ends an old pod first, so that the new one gets its GPU, with a gap while the model loads.
-        V(surge)
-        starts the new one first, without a gap, and needs a free GPU for it.
+        V(surge) starts the new one first, without a gap, and needs a free GPU for it.
     type: str
     choices: [in_place, surge]
     default: in_place

@@ -31,9 +31,6 @@ PORT_NAME = "http"
 METRICS_PORT_NAME = "metric"
 STARTUP_PERIOD = 2  # seconds; how late the end of a load can be noticed
 
-# (maxSurge, maxUnavailable): 0, 1 gives the old pod's GPU to the new one; 1, 0 needs a second GPU and has no gap.
-_STRATEGIES = {"in_place": (0, 1), "surge": (1, 0)}
-
 
 def namespace(name: str) -> Object:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
@@ -156,16 +153,21 @@ def _metadata(spec: ServiceSpec, name: str) -> Object:
     return {"name": name, "namespace": spec.namespace, "labels": {SERVICE_LABEL: spec.name}}
 
 
+def _strategy(spec: ServiceSpec) -> Object:
+    """surge: a second GPU and no gap. in_place: the old pod's GPU goes to the new one."""
+    if spec.update_strategy == "in_place" and max(spec.min_replicas, spec.max_replicas or 0) <= 1:
+        # a rollout that may do without its only pod is "available" without any, and KServe calls that Ready
+        return {"type": "Recreate"}
+    surge = spec.update_strategy == "surge"
+    return {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": int(surge), "maxUnavailable": int(not surge)}}
+
+
 def inference_service(spec: ServiceSpec, mode: str) -> Object:
     """Return the InferenceService. ``mode`` is the cluster's word for it: ``Standard`` or ``RawDeployment``."""
-    surge, unavailable = _STRATEGIES[spec.update_strategy]
     predictor: Object = {"minReplicas": spec.min_replicas}
     if spec.max_replicas is not None:
         predictor["maxReplicas"] = spec.max_replicas
-    predictor["deploymentStrategy"] = {
-        "type": "RollingUpdate",
-        "rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable},
-    }
+    predictor["deploymentStrategy"] = _strategy(spec)
     predictor.update(patch.merge(pod(spec), spec.pod_patch))
     metadata: Object = {
         "name": spec.name,

@@ -104,10 +104,22 @@ def test_without_gpu_shared_memory_and_secrets():
     assert main["resources"]["limits"] == {"cpu": "8", "memory": "32Gi"}
 
 
-@pytest.mark.parametrize(("strategy", "surge", "unavailable"), [("in_place", 0, 1), ("surge", 1, 0)])
-def test_update_strategies(strategy, surge, unavailable):
-    rolling = wanted(update_strategy=strategy)["spec"]["predictor"]["deploymentStrategy"]["rollingUpdate"]
-    assert rolling == {"maxSurge": surge, "maxUnavailable": unavailable}
+@pytest.mark.parametrize(
+    ("options", "strategy"),
+    [
+        ({}, {"type": "Recreate"}),
+        (
+            {"min_replicas": 2},
+            {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
+        ),
+        (
+            {"update_strategy": "surge"},
+            {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+        ),
+    ],
+)
+def test_update_strategies(options, strategy):
+    assert wanted(**options)["spec"]["predictor"]["deploymentStrategy"] == strategy
 
 
 def test_pod_patch_has_the_last_word():
