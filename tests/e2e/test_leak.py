@@ -72,6 +72,12 @@ def test_secrets_with_all_that_can_be_shown(watched, tmp_path, source):
         assert "nvidia-nim-secrets" in done.stdout
 
 
+def test_the_whole_line_with_all_that_can_be_shown(watched):
+    done = watched(VALID, "site.yml", "-vvvv", "--diff", NGC_API_KEY=VALID)
+    assert "TASK [Summary]" in done.stdout
+    watched(VALID, "playbooks/teardown.yml", "-vvvv", "--diff")
+
+
 def test_a_run_that_fails_because_of_its_key(watched):
     done = watched(EXPIRED, "site.yml", "-vvvv", "--diff", rc=2, NGC_API_KEY=EXPIRED)
     assert "key" in done.stdout
