@@ -29,7 +29,7 @@ ISVC_LABEL = "serving.kserve.io/inferenceservice"
 
 PORT_NAME = "http"
 METRICS_PORT_NAME = "metric"
-STARTUP_PERIOD = 2  # seconds; how late the end of a load can be noticed
+PROBE_PERIOD = 2  # seconds; how late startup, and then readiness, may notice the end of a load
 
 
 def namespace(name: str) -> Object:
@@ -244,12 +244,13 @@ def probes(spec: ServiceSpec) -> Object:
     return {
         "startupProbe": {
             **copy.deepcopy(ready),
-            "periodSeconds": STARTUP_PERIOD,
+            "periodSeconds": PROBE_PERIOD,
             "timeoutSeconds": 2,
-            "failureThreshold": -(-spec.startup_timeout // STARTUP_PERIOD),
+            "failureThreshold": -(-spec.startup_timeout // PROBE_PERIOD),
         },
         # A model at full load answers late: five seconds, not the chart's one, before a probe counts as failed.
-        "readinessProbe": {**ready, "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 3},
+        # as patient with a busy model as the chart's three probes in 30 seconds
+        "readinessProbe": {**ready, "periodSeconds": PROBE_PERIOD, "timeoutSeconds": 5, "failureThreshold": 15},
         "livenessProbe": {**live, "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 3},
     }
 
