@@ -362,7 +362,7 @@ def test_a_cache_that_is_not_writable(release: str, words: str) -> None:
     # root may write everywhere, so it runs as somebody who may not; he can't read our folders: it comes by stdin
     python = shutil.which("python3", path="/usr/bin")
     if not python:
-        pytest.skip("needs a Python that every user may run")
+        pytest.fail("needs a Python that every user may run: /usr/bin/python3")
     with tempfile.TemporaryDirectory() as folder, PROGRAM.open() as source:
         Path(folder).chmod(0o555)
         env = {"NIM_STANDIN_MODEL": MODEL, "NIM_STANDIN_RELEASE": release, "NIM_STANDIN_KIND": "chat"}
