@@ -416,3 +416,13 @@ def _time(text: Any) -> datetime | None:
     if not text:
         return None
     return datetime.fromisoformat(re.sub(r"\.\d+", "", str(text)).replace("Z", "+00:00"))
+
+
+def ingress_address(ingress: Object) -> str:
+    """Where its controller listens, as an Ingress says it: a name or an IP address without a port, or nothing."""
+    points = ((ingress.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
+    for point in points:
+        place = str(point.get("hostname") or point.get("ip") or "")
+        if place:
+            return f"[{place}]" if ":" in place else place
+    return ""

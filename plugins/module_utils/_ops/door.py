@@ -23,7 +23,7 @@ from ansible_collections.gpuops.nim.plugins.module_utils._kube.errors import (
     from_response,
     is_status,
 )
-from ansible_collections.gpuops.nim.plugins.module_utils._nim import manifests
+from ansible_collections.gpuops.nim.plugins.module_utils._nim import manifests, states
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.result import OpsError
 
 Json = dict[str, Any]
@@ -122,7 +122,7 @@ def find_door(params: Mapping[str, Any]) -> Door:
     exposed = bool(url.hostname) and not str(url.hostname).endswith(".svc.cluster.local")
     if exposed and not address:
         ingress = endpoint or client.get(manifests.INGRESS_API_VERSION, "Ingress", name, namespace) or {}
-        address = _address_of(ingress)
+        address = states.ingress_address(ingress)
     if address and "://" not in address:
         address = f"{url.scheme or 'http'}://{address}"
     if address and (host or exposed):
@@ -149,13 +149,6 @@ def _endpoint(client: Client, name: str, namespace: str) -> Optional[Json]:
 
 def _url_of(ingress: Json) -> str:
     return f"{'https' if ingress['spec'].get('tls') else 'http'}://{ingress['spec']['rules'][0]['host']}"
-
-
-def _address_of(ingress: Json) -> Optional[str]:
-    for point in ((ingress.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []:
-        if place := point.get("hostname") or point.get("ip"):
-            return f"[{place}]" if ":" in place else str(place)
-    return None
 
 
 class IngressDoor(Door):

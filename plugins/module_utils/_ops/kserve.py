@@ -21,7 +21,14 @@ from ansible_collections.gpuops.nim.plugins.module_utils._kube.errors import (
     Unauthorized,
     Unreachable,
 )
-from ansible_collections.gpuops.nim.plugins.module_utils._nim import contract, kserve_config, manifests, quantity, spec
+from ansible_collections.gpuops.nim.plugins.module_utils._nim import (
+    contract,
+    kserve_config,
+    manifests,
+    quantity,
+    spec,
+    states,
+)
 from ansible_collections.gpuops.nim.plugins.module_utils._nim.spec import ServiceSpec
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.namespace import ensure_namespace
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.result import OpsError, Progress, Result
@@ -486,12 +493,7 @@ class _Run:
             found = self.client.list(manifests.INGRESS_API_VERSION, "Ingress", namespace).items
         except KubeError:  # the address is a convenience; its absence must not fail a deployment
             return {}
-        addresses = {}
-        for ingress in found:
-            points = ((ingress.get("status") or {}).get("loadBalancer") or {}).get("ingress") or [{}]
-            place = str(points[0].get("hostname") or points[0].get("ip") or "")
-            addresses[ingress["metadata"]["name"]] = f"[{place}]" if ":" in place else place
-        return addresses
+        return {ingress["metadata"]["name"]: states.ingress_address(ingress) for ingress in found}
 
     # -- absent
 
