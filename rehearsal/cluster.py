@@ -17,6 +17,7 @@ import jinja2
 
 from rehearsal import images, manifests, parts, pki, supervision, system, toolchain
 from rehearsal import layout as where
+from rehearsal.command import run
 from rehearsal.errors import RehearsalError
 from rehearsal.layout import COMPILED_IN, PAUSE_IMAGE, SOURCE, Layout
 from rehearsal.progress import Progress
@@ -82,9 +83,9 @@ def _prepare(layout: Layout, tools: Toolchain) -> None:
         os.makedirs(missing)
     system.make_cgroup(where.CGROUP)
     prefix = where.POD_NETWORK.split("/")[1]
-    _run(["ip", "link", "add", where.BRIDGE, "type", "bridge"])
-    _run(["ip", "address", "add", f"{where.BRIDGE_ADDRESS}/{prefix}", "dev", where.BRIDGE])
-    _run(["ip", "link", "set", where.BRIDGE, "up"])
+    run(["ip", "link", "add", where.BRIDGE, "type", "bridge"])
+    run(["ip", "address", "add", f"{where.BRIDGE_ADDRESS}/{prefix}", "dev", where.BRIDGE])
+    run(["ip", "link", "set", where.BRIDGE, "up"])
 
 
 def _clean(layout: Layout) -> None:
@@ -126,7 +127,7 @@ def _configure(layout: Layout, tools: Toolchain) -> None:
     webhook.mkdir(parents=True, exist_ok=True)
     for source, name in zip(pki.certificate(layout, "kserve-webhook"), ("tls.crt", "tls.key"), strict=True):
         shutil.copy(source, webhook / name)
-    _run(
+    run(
         [
             tools.program("contour", "contour"),
             "bootstrap",
@@ -172,8 +173,8 @@ def _start(layout: Layout, tools: Toolchain, watched: Supervision, progress: Pro
 def _import_pause(layout: Layout, tools: Toolchain) -> None:
     """Give containerd the sandbox's image; it keeps it with its state."""
     ctr = [tools.program("containerd", "ctr"), f"--address={layout.containerd_socket}", "--namespace=k8s.io", "images"]
-    if PAUSE_IMAGE not in _run([*ctr, "ls", "--quiet"]).split():
-        _run([*ctr, "import", str(images.pause(layout, tools))])
+    if PAUSE_IMAGE not in run([*ctr, "ls", "--quiet"]).split():
+        run([*ctr, "import", str(images.pause(layout, tools))])
 
 
 def _apply_manifests(layout: Layout, tools: Toolchain) -> subprocess.Popen[str]:
@@ -221,11 +222,4 @@ def kubectl_command(layout: Layout, tools: Toolchain) -> list[str]:
 
 def kubectl(layout: Layout, tools: Toolchain, *arguments: str) -> str:
     """Run kubectl as the administrator. Raises RehearsalError with its words."""
-    return _run([*kubectl_command(layout, tools), *arguments])
-
-
-def _run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RehearsalError(f"{shlex.join(command)[:300]} failed:\n{done.stderr.strip()[-1200:]}")
-    return done.stdout
+    return run([*kubectl_command(layout, tools), *arguments])

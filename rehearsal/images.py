@@ -11,7 +11,6 @@ import base64
 import hashlib
 import io
 import json
-import os
 import platform
 import re
 import shutil
@@ -23,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from rehearsal.command import run
 from rehearsal.errors import RehearsalError
 from rehearsal.layout import BRIDGE_ADDRESS, LOOPBACK, PAUSE_IMAGE, PORTS, SOURCE, Layout, url
 from rehearsal.progress import Progress
@@ -168,15 +168,15 @@ def _root(layout: Layout, key: str, progress: Progress) -> Path:
         command = ["mmdebstrap", "--quiet", "--variant=extract", "--format=tar", f"--include={','.join(_PACKAGES)}"]
         command += [f"--aptopt={options}", f"--setup-hook={_MERGED_USR}"]
         codename = platform.freedesktop_os_release()["VERSION_CODENAME"]
-        _run([*command, codename, str(scratch / "root.tar"), "-"], input=_apt_sources())
-        _run(["tar", "--extract", f"--file={scratch}/root.tar", f"--directory={root}", "--exclude=./dev/*"])
+        run([*command, codename, str(scratch / "root.tar"), "-"], text=_apt_sources())
+        run(["tar", "--extract", f"--file={scratch}/root.tar", f"--directory={root}", "--exclude=./dev/*"])
         for pattern in _STRIPPED:
             for path in root.glob(pattern):
                 shutil.rmtree(path)
-        _run(["chroot", str(root), *_COMPILE])
+        run(["chroot", str(root), *_COMPILE])
         made = scratch / "root.tar.gz"
         order = ["--sort=name", "--mtime=@0", "--numeric-owner", "--use-compress-program=gzip -n"]
-        _run(["tar", "--create", f"--file={made}", f"--directory={root}", *order, "."])
+        run(["tar", "--create", f"--file={made}", f"--directory={root}", *order, "."])
         return _move(made, archive)
 
 
@@ -194,10 +194,10 @@ def _apt_sources() -> str:
         "$(ORIGIN)|$(REPO_URI) $(RELEASE) $(COMPONENT)",
         "Created-By: Packages",
     ]
-    lines = sorted(set(re.findall(rf"^{name}\|(.+)$", _run(ask), re.M)))
+    lines = sorted(set(re.findall(rf"^{name}\|(.+)$", run(ask), re.M)))
     if not lines:
-        _run(["apt-get", "update"])
-        lines = sorted(set(re.findall(rf"^{name}\|(.+)$", _run(ask), re.M)))
+        run(["apt-get", "update"])
+        lines = sorted(set(re.findall(rf"^{name}\|(.+)$", run(ask), re.M)))
     if not lines:
         raise RehearsalError(f"apt knows no source of {name}: add the usual ones to /etc/apt/sources.list.d.")
     return "".join(f"deb {option}{line}\n" for line in lines)
@@ -205,7 +205,7 @@ def _apt_sources() -> str:
 
 def _apt_options() -> str:
     """Proxies and the like, which mmdebstrap doesn't read by itself."""
-    return "".join(re.findall(r"^Acquire::(?:https?::|Check-|Retries|Force).*\n", _run(["apt-config", "dump"]), re.M))
+    return "".join(re.findall(r"^Acquire::(?:https?::|Check-|Retries|Force).*\n", run(["apt-config", "dump"]), re.M))
 
 
 # --- tools ------------------------------------------------------------------------------------------------------------
@@ -264,13 +264,4 @@ def _passing_registry(tools: Toolchain) -> Iterator[str]:
 
 def _crane(tools: Toolchain, environment: dict[str, str], *arguments: str) -> None:
     # the loopback needs no proxy, and a user's own docker login no reading
-    _run([tools.program("crane", "crane"), *arguments], environment={"NO_PROXY": LOOPBACK, **environment})
-
-
-def _run(command: list[str], input: str | None = None, environment: dict[str, str] | None = None) -> str:
-    env = {**os.environ, "LC_ALL": "C.UTF-8", **(environment or {})}
-    done = subprocess.run(command, input=input, env=env, capture_output=True, text=True)
-    if done.returncode:
-        tail = "\n".join(done.stderr.strip().splitlines()[-15:])
-        raise RehearsalError(f"{' '.join(command[:2])} failed:\n{tail}")
-    return done.stdout
+    run([tools.program("crane", "crane"), *arguments], environment={"NO_PROXY": LOOPBACK, **environment})

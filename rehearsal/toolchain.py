@@ -13,6 +13,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from rehearsal.command import run
 from rehearsal.errors import RehearsalError
 from rehearsal.layout import SOURCE, Layout
 from rehearsal.progress import Progress
@@ -119,16 +120,16 @@ def _build(layout: Layout, part: Part, go: str) -> None:
         shutil.rmtree(left)
     source = SOURCE / "toolchain" / part.name
     # GOWORK and GOFLAGS of the user could change what is built; GOPROXY and the caches are his business
-    environment = {**os.environ, "CGO_ENABLED": "0", "GOWORK": "off", "GOFLAGS": "-buildvcs=false -mod=readonly"}
+    environment = {"CGO_ENABLED": "0", "GOWORK": "off", "GOFLAGS": "-buildvcs=false -mod=readonly"}
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{part.name}-") as scratch:
-        _run(
+        run(
             [go, "build", "-trimpath", "-ldflags", f"-s -w {part.ldflags}", "-o", f"{scratch}/", part.packages],
-            source,
-            environment,
+            folder=source,
+            environment=environment,
         )
         for module, path in part.files:
-            root = _run([go, "list", "-m", "-f", "{{.Dir}}", module], source, environment).strip()
-            wanted = Path(root, path)
+            listed = run([go, "list", "-m", "-f", "{{.Dir}}", module], folder=source, environment=environment)
+            wanted = Path(listed.strip(), path)
             target = Path(scratch, wanted.name)
             if wanted.is_dir():
                 shutil.copytree(wanted, target, copy_function=shutil.copyfile)
@@ -139,14 +140,6 @@ def _build(layout: Layout, part: Part, go: str) -> None:
         os.chmod(scratch, 0o755)
         os.rename(scratch, folder)
         os.mkdir(scratch)  # for the context manager to remove
-
-
-def _run(command: list[str], folder: Path, environment: dict[str, str]) -> str:
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        tail = "\n".join(done.stderr.strip().splitlines()[-15:])
-        raise RehearsalError(f"{' '.join(command[:2])} of {folder.name} failed:\n{tail}")
-    return done.stdout
 
 
 def _go(layout: Layout, progress: Progress) -> str:

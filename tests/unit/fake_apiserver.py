@@ -161,15 +161,6 @@ class FakeApiServer:
             server.server_close()
         self.cut()
 
-    def restart(self, down: float = 0.0, jump: int = 5000) -> None:
-        """Away for ``down`` seconds, then back on the same port with another resourceVersion and no history."""
-        self.stop()
-        time.sleep(down)
-        with self._lock:
-            self.version += jump
-            self.forget()
-        self.start()
-
     def cut(self) -> None:
         """Resets every open connection."""
         with self._lock:
@@ -525,8 +516,9 @@ def _managed(owners: dict[tuple[str, str], set[Leaf]]) -> list[Object]:
 
 def _selected(obj: Object, query: dict[str, str]) -> bool:
     labels = obj["metadata"].get("labels") or {}
-    wanted = [part.split("=") for part in (query.get("labelSelector") or "").split(",") if part]
-    if any(labels.get(name) != value for name, value in wanted):
-        return False
-    name = re.search(r"metadata\.name=([^,]+)", query.get("fieldSelector") or "")
-    return not name or obj["metadata"]["name"] == name[1]
+    for part in filter(None, (query.get("labelSelector") or "").split(",")):
+        name, equals, value = part.partition("=")
+        if name not in labels or (equals and labels[name] != value):
+            return False
+    only = re.search(r"metadata\.name=([^,]+)", query.get("fieldSelector") or "")
+    return not only or obj["metadata"]["name"] == only[1]

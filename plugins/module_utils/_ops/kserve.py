@@ -430,9 +430,8 @@ class _Run:
         ignored = self._ignored(services)
         outcomes: dict[tuple[str, str], Outcome] = {}
         waits = self.params["wait"] and not self.check_mode
-        if not waits or all(
-            target.settled for target in targets
-        ):  # most re-runs find all of them ready: one look, no watch
+        # most re-runs find all of them ready: one look, no watch
+        if not waits or all(target.settled for target in targets):
             outcomes = look(self.client, targets, ignored)
         if waits:
             left = [target for target in targets if target.key not in outcomes or not outcomes[target.key].status.ready]

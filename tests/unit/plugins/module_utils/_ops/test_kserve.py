@@ -12,7 +12,6 @@ from ansible_collections.gpuops.nim.plugins.module_utils._nim import manifests
 from ansible_collections.gpuops.nim.plugins.module_utils._ops import kserve
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.result import OpsError
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.services import TASK_ARGUMENTS
-from ansible_collections.gpuops.nim.tests.unit import fake_apiserver
 from ansible_collections.gpuops.nim.tests.unit.fake_apiserver import FakeApiServer
 from ansible_collections.gpuops.nim.tests.unit.plugins.module_utils import scene
 
@@ -24,19 +23,10 @@ ISVC = (manifests.KIND, "default", NAME)
 def api(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("KUBECONFIG", raising=False)
-    monkeypatch.setattr(fake_apiserver, "_selected", selected)
     with FakeApiServer() as fake:
         fake.served |= {"networking.k8s.io/v1", manifests.MONITOR_API_VERSION}
         fake.put(config_map("Standard"))
         yield fake
-
-
-def selected(obj, query, equal=fake_apiserver._selected):
-    """The fake knows `key=value` only; the wait selects by the mere presence of a label, too."""
-    labels = obj["metadata"].get("labels") or {}
-    parts = [part for part in (query.get("labelSelector") or "").split(",") if part]
-    present = all(part in labels for part in parts if "=" not in part)
-    return present and equal(obj, {**query, "labelSelector": ",".join(part for part in parts if "=" in part)})
 
 
 def config_map(mode):
