@@ -5,16 +5,17 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from .client import FIELD_MANAGER, Client
 from .errors import Conflict, Deleting, Foreign, Invalid, KindMissing, NotFound
+from .ownership import MANAGED_BY, is_ours, managers, owner, paths, taken_over, theirs, without_leftovers
 from .redact import LAST_APPLIED, redact
 
-MANAGED_BY = {"app.kubernetes.io/managed-by": "gpuops.nim"}
-
-_CHILDLESS = ("ConfigMap", "PersistentVolumeClaim", "Secret")  # "Foreground" would only have them linger
+# "Foreground" would only have them linger
+_CHILDLESS = ("ConfigMap", "HorizontalPodAutoscaler", "PersistentVolumeClaim", "PodMonitor", "Secret", "ServiceMonitor")
 _ROUNDS = 5
 _NOISE = ("managedFields", "resourceVersion", "uid", "generation", "creationTimestamp", "selfLink")
 
@@ -34,6 +35,8 @@ class Change:
     before: dict[str, Any] | None = field(repr=False)
     after: dict[str, Any] | None = field(repr=False)
     warnings: tuple[str, ...] = ()
+    taken: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The fields that were, or would be, taken over, by who held them."""
 
     @property
     def changed(self) -> bool:
@@ -44,17 +47,26 @@ class Change:
         """For Ansible: before, after and their headers; no secret values, none of the server's bookkeeping."""
         header = f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
         before, after = _plain(self.before), _plain(self.after)
+        held = {"fields held by others": {name: list(fields) for name, fields in self.taken.items()}}
         return {
-            "before": redact(before),
+            "before": {**redact(before), **(held if self.taken else {})},
             "after": redact(after, before) if before else redact(after),
             "before_header": header,
             "after_header": header,
         }
 
 
-def ensure(client: Client, obj: dict[str, Any], *, check_mode: bool = False, adopt: bool = False) -> Change:
+def ensure(
+    client: Client,
+    obj: dict[str, Any],
+    *,
+    check_mode: bool = False,
+    adopt: bool = False,
+    live: dict[str, Any] | None = None,
+) -> Change:
     """Makes the object be as ``obj`` says; fields that ``obj`` leaves out stay as they are.
 
+    ``live``: the object as it was just read, which saves reading it; the server refuses if it is another one by now.
     Sends nothing that writes when nothing would change. Raises Foreign when somebody else made the object and Conflict
     when others hold fields that differ, both unless ``adopt``; Deleting when it is on its way out; else KubeError.
     """
@@ -62,7 +74,8 @@ def ensure(client: Client, obj: dict[str, Any], *, check_mode: bool = False, ado
     wanted["metadata"]["labels"] = {**(wanted["metadata"].get("labels") or {}), **MANAGED_BY}
     tried: list[dict[str, Any]] = []  # what we saw before a write that may or may not have been done
     for attempt in range(_ROUNDS):
-        live = client.get(obj["apiVersion"], obj["kind"], obj["metadata"]["name"], obj["metadata"].get("namespace"))
+        if live is None or attempt:
+            live = client.get(obj["apiVersion"], obj["kind"], obj["metadata"]["name"], obj["metadata"].get("namespace"))
         if live is None:
             return _create(client, wanted, check_mode)
         try:
@@ -74,6 +87,21 @@ def ensure(client: Client, obj: dict[str, Any], *, check_mode: bool = False, ado
             if attempt == _ROUNDS - 1 or "metadata.uid" not in dict(error.causes):
                 raise
     raise AssertionError
+
+
+def ensure_annotation(
+    client: Client, live: dict[str, Any], key: str, value: str | None, *, check_mode: bool = False, adopt: bool = False
+) -> Change:
+    """Sets one annotation of an object that was read before, leaving all else; ``None`` takes it away.
+
+    Raises Foreign when the object isn't ours, unless ``adopt``.
+    """
+    _refuse_foreign(live, adopt)
+    kind, name, namespace = _names(live)
+    if (live["metadata"].get("annotations") or {}).get(key) == value:
+        return Change(kind, name, namespace, "unchanged", live, live)
+    after = client.patch(live, {"metadata": {"annotations": {key: value}}}, dry_run=check_mode)
+    return Change(kind, name, namespace, "changed", live, after)
 
 
 def ensure_absent(
@@ -125,7 +153,7 @@ def _create(client: Client, wanted: dict[str, Any], check_mode: bool) -> Change:
             raise
         said.append(f"Namespace {namespace} doesn't exist yet: {kind} {name} is shown as its manifest, unchecked.")
         return Change(kind, name, namespace, "created", None, wanted, tuple(said))
-    if others := _managers(after, but=FIELD_MANAGER):
+    if others := managers(after, but=FIELD_MANAGER):
         said.append(f"{_title(after)} was made by {', '.join(others)} at the same moment; our fields were added to it.")
         return Change(kind, name, namespace, "changed", None, after, tuple(said))
     return Change(kind, name, namespace, "created", None, after, tuple(said))
@@ -147,6 +175,8 @@ def _converge(
             f"{_title(live)} is being deleted{_held(live)}. Run again when it is gone, or remove what holds it."
         )
     _refuse_foreign(live, adopt)
+    if not is_ours(live):
+        return _take_over(client, wanted, live, check_mode)
     kind, name, namespace = _names(wanted)
     pin = {k: live["metadata"][k] for k in (("uid", "resourceVersion") if pinned else ("uid",))}
     body = {**wanted, "metadata": {**wanted["metadata"], **pin}}
@@ -175,44 +205,36 @@ def _converge(
     return Change(kind, name, namespace, "changed", before, after, tuple(said))
 
 
-# ownership
+def _take_over(client: Client, wanted: dict[str, Any], live: dict[str, Any], check_mode: bool) -> Change:
+    """Make somebody else's object ours in one change: what they set and we don't goes, what controllers hold stays.
+
+    Cut off in between, the object is ours by its managers, and the next run does the rest.
+    """
+    kind, name, namespace = _names(wanted)
+    said: list[str] = []
+    taken = {manager: tuple(paths(fields)) for manager, fields in theirs(live).items()}
+    planned = client.apply(_pinned(wanted, live), dry_run=True, force=True, warnings=said)
+    if check_mode:
+        after = without_leftovers(planned, live)
+    else:
+        held = client.patch(live, _pinned({"metadata": {"managedFields": taken_over(live)}}, live))
+        after = client.apply(_pinned(wanted, held), force=True)
+    return Change(kind, name, namespace, "changed", live, after, tuple(said), taken)
+
+
+def _pinned(body: dict[str, Any], live: dict[str, Any]) -> dict[str, Any]:
+    """The server refuses it when the object is another one, or another version of it, by then."""
+    pin = {key: live["metadata"][key] for key in ("uid", "resourceVersion")}
+    return {**body, "metadata": {**body["metadata"], **pin}}
 
 
 def _refuse_foreign(live: dict[str, Any], adopt: bool) -> None:
-    if adopt or _is_ours(live):
+    if adopt or is_ours(live):
         return
     raise Foreign(
-        f"{_title(live)} exists and isn't ours: {_owner(live)}. "
+        f"{_title(live)} exists and isn't ours: {owner(live)}. "
         "Choose another name, remove it, or take it over with adopt: true."
     )
-
-
-def _is_ours(live: dict[str, Any]) -> bool:
-    labels = live["metadata"].get("labels") or {}
-    return MANAGED_BY.items() <= labels.items() or FIELD_MANAGER in _managers(live)
-
-
-def _owner(live: dict[str, Any]) -> str:
-    meta = live["metadata"]
-    labels, notes = meta.get("labels") or {}, meta.get("annotations") or {}
-    signs = []
-    if labels.get("servingType") or "arena.kubeflow.org/username" in notes:
-        user = notes.get("arena.kubeflow.org/username")
-        signs.append(f"made by arena{f' for user {user}' if user else ''}")
-    elif release := notes.get("meta.helm.sh/release-name") or (labels.get("heritage") and labels.get("release")):
-        signs.append(f"made by Helm release {release}")
-    elif manager := labels.get("app.kubernetes.io/managed-by"):
-        signs.append(f"labelled as managed by {manager}")
-    for reference in meta.get("ownerReferences") or ():
-        signs.append(f"owned by {reference['kind']} {reference['name']}")
-    if managers := _managers(live):
-        signs.append(f"last written by {', '.join(managers)}")
-    return "; ".join(signs) or "nothing on it says whose it is"
-
-
-def _managers(obj: dict[str, Any], but: str = "") -> list[str]:
-    entries = obj["metadata"].get("managedFields") or ()
-    return [m for m in dict.fromkeys(str(e.get("manager")) for e in entries if not e.get("subresource")) if m != but]
 
 
 # words and forms

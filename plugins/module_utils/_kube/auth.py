@@ -19,7 +19,7 @@ from typing import Any
 
 from ansible.module_utils.basic import env_fallback
 
-from .client import Client, Connection
+from .client import CONNECTIONS, Client, Connection
 from .errors import ConfigError
 
 
@@ -72,6 +72,7 @@ def _open(params: Mapping[str, Any]) -> Connection:
     try:
         source = _load(params, configuration, folder)
         _lay_over(params, configuration)
+        configuration.connection_pool_maxsize = CONNECTIONS
         pool = RESTClientObject(configuration).pool_manager
         if configuration.host.startswith("https://"):
             # one context for all connections, so that the key needn't stay in a file

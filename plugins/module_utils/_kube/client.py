@@ -37,6 +37,7 @@ READ_TIMEOUT = 65.0  # the API server itself gives up after 60 s
 PATIENCE = 30.0  # an API server restarts in less
 FIRST_PATIENCE = 10.0  # before the first answer a wrong address is likelier than a restart
 PAGE = 500
+CONNECTIONS = 32  # that are kept for the next request; urllib3 writes a warning to stderr for each above
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 PLURALS = {
@@ -221,6 +222,7 @@ class Client:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._answered = False
+        self._webhooks: dict[str, float] = {}  # until when a webhook that is down is waited for, by all requests
 
     def _login_again(self, refused: Connection) -> None:
         with self._lock:
@@ -246,6 +248,7 @@ class Client:
         fields: str = "",
         metadata_only: bool = False,
         retry: bool = True,
+        timeout: float | None = None,
     ) -> Listing:
         """All objects that the selectors match, of one namespace or of all, read in pages of 500."""
         query = {k: v for k, v in (("labelSelector", labels), ("fieldSelector", fields)) if v}
@@ -255,7 +258,14 @@ class Client:
         while True:
             try:
                 answer = self._object(
-                    "GET", api_version, kind, namespace, query={**query, **page}, headers=headers, retry=retry
+                    "GET",
+                    api_version,
+                    kind,
+                    namespace,
+                    query={**query, **page},
+                    headers=headers,
+                    retry=retry,
+                    timeout=timeout,
                 ).json()
             except KubeError as error:
                 if error.status == 410 and "continue" in page:  # too slow for the server's memory: all at once
@@ -301,6 +311,21 @@ class Client:
         if warnings is not None:
             warnings += response.warnings
         return response.json()  # type: ignore[no-any-return]
+
+    def patch(self, obj: dict[str, Any], changes: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
+        """JSON merge patch of an object that was read before; None removes a field. Conflict as with ``apply``."""
+        query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict", **({"dryRun": "All"} if dry_run else {})}
+        meta = obj["metadata"]
+        return self._object(  # type: ignore[no-any-return]
+            "PATCH",
+            obj["apiVersion"],
+            obj["kind"],
+            meta.get("namespace"),
+            meta["name"],
+            query=query,
+            body=changes,
+            headers={"Content-Type": "application/merge-patch+json"},
+        ).json()
 
     def create(self, obj: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
         """POST; for objects that are questions (SelfSubjectAccessReview) or must be new. Conflict when it exists."""
@@ -379,6 +404,8 @@ class Client:
                     raise
                 now, pause = time.monotonic(), backoff.pause(error.retry_after)
                 deadline = deadline or now + (PATIENCE if self._answered else FIRST_PATIENCE)
+                if error.webhook:
+                    deadline = self._webhooks.setdefault(error.webhook, deadline)
                 if now + pause > deadline:
                     raise
                 time.sleep(pause)

@@ -30,13 +30,17 @@ class ConfigError(KubeError):
 class Unreachable(KubeError):
     """No usable answer: transport trouble, 408, 429 or 5xx.
 
-    ``reason`` is the heart of the message in a few words; ``maybe_done`` is False when nothing can have happened.
+    ``reason`` is the heart of the message in a few words; ``maybe_done`` is False when nothing can have happened;
+    ``webhook`` names the admission webhook that is down while the server itself is well ("" otherwise).
     """
 
-    def __init__(self, message: str, *, reason: str = "", maybe_done: bool = True, **rest: Any) -> None:
+    def __init__(
+        self, message: str, *, reason: str = "", maybe_done: bool = True, webhook: str = "", **rest: Any
+    ) -> None:
         super().__init__(message, **rest)
         self.reason = reason or message
         self.maybe_done = maybe_done
+        self.webhook = webhook
 
 
 class Unauthorized(KubeError):
@@ -117,7 +121,17 @@ _REFUSED = (
     re.compile(r"violates (?P<name>PodSecurity)"),
     re.compile(r"exceeded (?P<name>quota)"),
 )
-_WEBHOOK_DOWN = re.compile(r'failed calling webhook "([^"]+)"')
+_WEBHOOK_DOWN = re.compile(r'failed calling webhook "([^"]+)": (?:failed to call webhook: )?(.*)', re.S)
+_STORE = re.compile(r"etcdserver|request did not complete within the allotted timeout", re.I)
+_NAMESPACE = re.compile(r"/namespaces/([^/?]+)/")
+_LIMITS = (  # plugins that refuse for the namespace's own rules: the words, the rule's kind, what to do
+    (re.compile(r"exceeded quota: (?P<rule>[\w.-]+)"), "quota", "Raise the quota, or remove what is not needed"),
+    (
+        re.compile(r"(maximum|minimum) \S+ usage per \w+ is \S+|ratio per \w+ is"),
+        "limitrange",
+        "Ask for a size within the namespace's LimitRange, or change that",
+    ),
+)
 _UNTYPED = re.compile(r"failed to create typed (?:patch|live) object \([^)]*\): (?:errors:)?(.*)", re.S)
 _UNTYPED_FIELD = re.compile(r"^\s*(\.\S.*?): (.+)$", re.M)
 _SHORT = 500
@@ -133,7 +147,11 @@ def _status_document(body: bytes) -> dict[str, Any] | None:
         document = json.loads(body)
     except ValueError:
         return None
-    return document if isinstance(document, dict) and document.get("kind") == "Status" else None
+    if not isinstance(document, dict):
+        return None
+    # a request that times out in the server is answered without a kind
+    bare = document.get("status") == "Failure" and "code" in document
+    return document if document.get("kind") == "Status" or bare else None
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
@@ -186,6 +204,16 @@ def _conflict(text: str, causes: list[dict[str, Any]]) -> Conflict:
     )
 
 
+def _with_remedy(text: str, path: str) -> str:
+    namespace = _NAMESPACE.search(path)
+    for pattern, kind, remedy in _LIMITS:
+        match = pattern.search(text)
+        if match and namespace:
+            rule = match.groupdict().get("rule")
+            return f"{text}. {remedy}: `kubectl -n {namespace[1]} describe {kind}{f' {rule}' if rule else ''}`."
+    return text
+
+
 def from_response(status: int, body: bytes, *, method: str, path: str, headers: Mapping[str, str]) -> KubeError:
     """The typed error for an answer with ``status`` >= 300; ``path`` may carry its query."""
     document = _status_document(body)
@@ -196,7 +224,7 @@ def from_response(status: int, body: bytes, *, method: str, path: str, headers: 
     for pattern in _REFUSED:
         match = pattern.search(text)
         if match and 400 <= status < 500:
-            return AdmissionDenied(text, webhook=match["name"], status=status)
+            return AdmissionDenied(_with_remedy(text, path), webhook=match["name"], status=status)
     if any(cause.get("reason") == "NamespaceTerminating" for cause in causes):
         return Deleting(f"{text}. Wait until the namespace is gone, or use another.", status=status)
     untyped = _UNTYPED.search(text)
@@ -208,7 +236,7 @@ def from_response(status: int, body: bytes, *, method: str, path: str, headers: 
         return Unauthorized(f"The API server refused the credentials (401): {text}.", status=401)
     if status == 403:
         rbac = _RBAC.search(text)
-        return _forbidden(rbac) if rbac else AdmissionDenied(text, status=403)
+        return _forbidden(rbac) if rbac else AdmissionDenied(_with_remedy(text, path), status=403)
     if status == 404:
         if details.get("name"):
             return NotFound(text, resource=details.get("kind", ""), name=details["name"], status=404)
@@ -225,9 +253,24 @@ def from_response(status: int, body: bytes, *, method: str, path: str, headers: 
     if status in (408, 429) or status >= 500:
         down = _WEBHOOK_DOWN.search(text)
         reason = f"{text} (HTTP {status})"
-        message = f"Admission webhook {down[1]} can't be reached: {text}" if down else f"The API server says: {reason}"
+        message = f"The API server says: {reason}"
+        if down:
+            message = (
+                f"The admission webhook {down[1]} does not answer, and without it the API server takes no such change, "
+                f"so nothing was written: {down[2]}. Get what serves it to run, then run this again."
+            )
+        elif _STORE.search(text):
+            message += (
+                ". It runs, but its store (etcd) does not answer in time: "
+                "`kubectl get --raw '/readyz?verbose'` says what fails."
+            )
         return Unreachable(
-            message, reason=reason, maybe_done=status != 429, status=status, retry_after=_retry_after(headers)
+            message,
+            reason=reason,
+            maybe_done=status != 429,
+            webhook=down[1] if down else "",
+            status=status,
+            retry_after=_retry_after(headers),
         )
     if status < 400:
         return ConfigError(

@@ -7,12 +7,13 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Callable
 
-from .client import Backoff, Client, Response, api_path
+from .client import Backoff, Client, Objects, Response, api_path
 from .errors import ConfigError, Forbidden, KindMissing, KubeError, Unauthorized, Unreachable, from_response
 
 WATCH_SECONDS = 20  # the server ends a watch then, with a bookmark just before: silence for longer is a dead connection
@@ -21,6 +22,9 @@ SETTLE_SECONDS = 10  # a restarted server may answer 403 and 404 until it knows 
 
 _FATAL = (ConfigError, Unauthorized)
 _FATAL_UNLESS_SETTLING = (Forbidden, KindMissing)
+
+Key = tuple[str, str]  # namespace and name
+Group = Hashable
 
 
 @dataclass(frozen=True)
@@ -37,14 +41,22 @@ class Query:
 class Mirror:
     """Keeps what the queries select, one thread per query, between ``with`` and its end.
 
-    Only the thread that made it may call ``wait``.
+    ``group`` says what an object belongs to, so that ``changes`` and ``objects`` cost no more in a big namespace than
+    in a small one. Only the thread that made the mirror may call ``wait`` and ``changes``.
     """
 
-    def __init__(self, client: Client, queries: Iterable[Query], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        client: Client,
+        queries: Iterable[Query],
+        clock: Callable[[], float] = time.monotonic,
+        group: Callable[[dict[str, Any]], Group] = lambda obj: None,
+    ) -> None:
         self._clock = clock
+        self._group = group
         self._changed = threading.Condition()
-        self._version = 0
-        self._seen = 0
+        self._news = True  # something to tell that ``wait`` has not told; the first news is that all is listed
+        self._groups: set[Group] = set()  # what changed since ``changes`` was last asked
         self._fatal: Exception | None = None
         self._feeds = [_Feed(self, client, query) for query in queries]
 
@@ -77,18 +89,29 @@ class Mirror:
             while True:
                 if self._fatal:
                     raise self._fatal
-                if self._version != self._seen and all(feed.listed for feed in self._feeds):
-                    self._seen = self._version
+                if self._news and all(feed.listed for feed in self._feeds):
+                    self._news = False
                     return True
                 rest = deadline - time.monotonic()
                 if rest <= 0:
                     return False
                 self._changed.wait(rest)
 
-    def objects(self, kind: str) -> list[dict[str, Any]]:
-        """All of that kind, by namespace and name. They are shared: don't change them."""
+    def changes(self) -> set[Group]:
+        """The groups in which an object came, changed or went since the last call."""
         with self._changed:
-            found = {key: obj for feed in self._feeds if feed.query.kind == kind for key, obj in feed.objects.items()}
+            groups, self._groups = self._groups, set()
+        return groups
+
+    def objects(self, kind: str, group: Group | None = None) -> Objects:
+        """All of that kind, or of one group, by namespace and name. They are shared: don't change them."""
+        with self._changed:
+            found = {
+                key: obj
+                for feed in self._feeds
+                if feed.query.kind == kind
+                for key, obj in (feed.objects if group is None else feed.groups.get(group, {})).items()
+            }
         return [found[key] for key in sorted(found)]
 
     def trouble(self) -> str | None:
@@ -100,13 +123,36 @@ class Mirror:
         since, why = min(down)
         return f"the API server has not answered for {self._clock() - since:.0f} s: {why}"
 
-    def update(self, feed: _Feed, objects: dict[tuple[str, str], dict[str, Any]]) -> None:
-        """A feed's new state; wakes ``wait`` if it differs from the last."""
+    def listed(self, feed: _Feed, objects: Objects) -> None:
+        """All that a feed holds from now on."""
+        new = {_key(obj): obj for obj in objects}
         with self._changed:
-            if not feed.listed or _versions(objects) != _versions(feed.objects):
-                self._version += 1
-            feed.objects, feed.listed, feed.down = objects, True, None
+            for key in feed.objects.keys() - new.keys():
+                self._put(feed, key, None)
+            for key, obj in new.items():
+                self._put(feed, key, obj)
+            feed.listed, feed.down = True, None
             self._changed.notify_all()
+
+    def put(self, feed: _Feed, key: Key, obj: dict[str, Any] | None) -> None:
+        """One object of a feed as it is now, None when it is gone; wakes ``wait`` if that is news."""
+        with self._changed:
+            self._put(feed, key, obj)
+            self._changed.notify_all()
+
+    def _put(self, feed: _Feed, key: Key, obj: dict[str, Any] | None) -> None:
+        old = feed.objects.pop(key, None)
+        if old:
+            group = self._group(old)
+            del feed.groups[group][key]
+            if not feed.groups[group]:
+                del feed.groups[group]
+        if obj:
+            feed.objects[key] = obj
+            feed.groups[self._group(obj)][key] = obj
+        if _version(old) != _version(obj):
+            self._news = True
+            self._groups.update(self._group(one) for one in (old, obj) if one)
 
     def up(self, feed: _Feed) -> None:
         with self._changed:
@@ -130,7 +176,8 @@ class _Feed(threading.Thread):
     def __init__(self, mirror: Mirror, client: Client, query: Query) -> None:
         super().__init__(name=f"watch {query.kind}", daemon=True)
         self.query = query
-        self.objects: dict[tuple[str, str], dict[str, Any]] = {}
+        self.objects: dict[Key, dict[str, Any]] = {}
+        self.groups: dict[Group, dict[Key, dict[str, Any]]] = defaultdict(dict)
         self.listed = False
         self.down: tuple[float, str] | None = None
         self._mirror = mirror
@@ -174,7 +221,7 @@ class _Feed(threading.Thread):
     def _list(self) -> None:
         q = self.query
         listing = self._client.list(q.api_version, q.kind, q.namespace, labels=q.labels, fields=q.fields, retry=False)
-        self._mirror.update(self, {_key(obj): obj for obj in listing.items})
+        self._mirror.listed(self, listing.items)
         self._version = listing.resource_version
 
     def _watch(self) -> bool:
@@ -221,20 +268,18 @@ class _Feed(threading.Thread):
             if _older(version, self._version):  # another history: a restored or replaced server
                 self._version = None
                 return False
-        elif event["type"] == "DELETED":
-            self._mirror.update(self, {k: v for k, v in self.objects.items() if k != _key(obj)})
         else:
-            self._mirror.update(self, {**self.objects, _key(obj): obj})
+            self._mirror.put(self, _key(obj), None if event["type"] == "DELETED" else obj)
         self._version = version
         return True
 
 
-def _key(obj: dict[str, Any]) -> tuple[str, str]:
+def _key(obj: dict[str, Any]) -> Key:
     return obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
 
 
-def _versions(objects: dict[tuple[str, str], dict[str, Any]]) -> dict[tuple[str, str], tuple[str, str]]:
-    return {k: (o["metadata"].get("uid", ""), o["metadata"]["resourceVersion"]) for k, o in objects.items()}
+def _version(obj: dict[str, Any] | None) -> tuple[str, str] | None:
+    return (obj["metadata"].get("uid", ""), obj["metadata"]["resourceVersion"]) if obj else None
 
 
 def _older(version: str, than: str | None) -> bool:

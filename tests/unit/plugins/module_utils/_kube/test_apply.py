@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.gpuops.nim.plugins.module_utils._kube.apply import MANAGED_BY, ensure, ensure_absent
+from ansible_collections.gpuops.nim.plugins.module_utils._kube.apply import ensure, ensure_absent
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.client import Client
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.errors import (
     AdmissionDenied,
@@ -16,6 +16,7 @@ from ansible_collections.gpuops.nim.plugins.module_utils._kube.errors import (
     Foreign,
     NotFound,
 )
+from ansible_collections.gpuops.nim.plugins.module_utils._kube.ownership import MANAGED_BY
 from ansible_collections.gpuops.nim.tests.unit.fake_apiserver import FakeApiServer
 
 API = "serving.kserve.io/v1beta1"
@@ -195,6 +196,27 @@ def test_check_mode_and_a_change_by_others_meanwhile(
     ensure(client, service())
     race(client, monkeypatch, lambda: api.edit("InferenceService", "default", "llama", "spec.theirs", 7), 1)
     assert ensure(client, service(), check_mode=True).action == "unchanged"
+
+
+def test_what_was_just_read_is_not_read_again(client: Client, api: FakeApiServer) -> None:
+    ensure(client, service())
+    before = len(api.requests)
+    assert ensure(client, service(), live=live(api)).action == "unchanged"
+    assert [request.method for request in api.requests[before:]] == ["PATCH"]
+
+
+@pytest.mark.parametrize("image", ["a", "b"])
+@pytest.mark.parametrize("gone", [False, True])
+def test_what_was_read_too_long_ago_is_read_again(client: Client, api: FakeApiServer, image: str, gone: bool) -> None:
+    ensure(client, service())
+    old = live(api)
+    api.edit("InferenceService", "default", "llama", "spec.theirs", 7)
+    if gone:
+        api.remove("InferenceService", "default", "llama")
+    change = ensure(client, service(image=image), live=old)
+    assert change.action == ("created" if gone else "unchanged" if image == "a" else "changed")
+    assert change.diff["before"].get("spec") == (None if gone else {"image": "a", "theirs": 7})
+    assert live(api)["spec"] == {"image": image, **({} if gone else {"theirs": 7})}
 
 
 def test_deleted_meanwhile_is_made_again(client: Client, api: FakeApiServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,7 +69,7 @@ def test_forbidden_of_the_cluster_and_of_a_path_want_a_cluster_role() -> None:
 def test_admission_keeps_the_servers_words(status: int, message: str, webhook: str) -> None:
     error = answer(status, message)
     assert isinstance(error, errors.AdmissionDenied)
-    assert error.message == message
+    assert error.message.startswith(message)
     assert error.webhook == webhook
 
 
@@ -113,7 +113,40 @@ def test_a_misspelt_field_is_invalid_though_the_server_says_500(lead: str) -> No
 def test_an_unreachable_webhook_is_named() -> None:
     error = answer(500, 'Internal error occurred: failed calling webhook "a.b": Post "https://x": connection refused')
     assert isinstance(error, errors.Unreachable)
-    assert "webhook a.b can't be reached" in error.message
+    assert error.webhook == "a.b"
+    for part in ("webhook a.b does not answer", "nothing was written", "connection refused", "run this again"):
+        assert part in error.message
+
+
+def test_a_store_that_is_down_is_not_the_servers_own_trouble() -> None:
+    timeout = {"metadata": {}, "status": "Failure", "message": "Timeout: request did not complete within", "code": 504}
+    timeout["message"] += " the allotted timeout"
+    for body in (json.dumps(timeout), json.dumps({**timeout, "kind": "Status", "message": "etcdserver: no leader"})):
+        error = errors.from_response(504, body.encode(), method="GET", path="/api/v1/namespaces/a", headers={})
+        assert isinstance(error, errors.Unreachable)
+        assert "etcd" in error.message
+        assert "{" not in error.message
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        (
+            'secrets "x" is forbidden: exceeded quota: tight, requested: count/secrets=1, used: count/secrets=1',
+            "kubectl -n default describe quota tight",
+        ),
+        (
+            'persistentvolumeclaims "m" is forbidden: maximum storage usage per PersistentVolumeClaim is 500Mi, but '
+            "request is 1Gi",
+            "kubectl -n default describe limitrange",
+        ),
+    ],
+)
+def test_what_the_namespace_does_not_allow_comes_with_a_remedy(text: str, remedy: str) -> None:
+    error = answer(403, text)
+    assert isinstance(error, errors.AdmissionDenied)
+    assert text in error.message
+    assert remedy in error.message
 
 
 def test_retry_after_is_passed_on() -> None:

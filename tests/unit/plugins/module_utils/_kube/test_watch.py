@@ -84,6 +84,30 @@ def test_queries_of_one_kind_are_one(client: Client, api: FakeApiServer) -> None
         assert names(mirror) == ["a"]
 
 
+def test_changes_are_told_by_group_and_once(client: Client, api: FakeApiServer) -> None:
+    def app(obj: dict[str, Any]) -> str:
+        return str(obj["metadata"]["labels"]["app"])
+
+    put(api, "a", app="x")
+    put(api, "b", app="y")
+    with Mirror(client, [PODS], group=app) as mirror:
+        assert mirror.wait(5)
+        assert mirror.changes() == {"x", "y"}
+        put(api, "c", app="x")
+        until(mirror, ["a", "b", "c"])
+        assert mirror.changes() == {"x"}
+        assert [obj["metadata"]["name"] for obj in mirror.objects("Pod", "x")] == ["a", "c"]
+        put(api, "c", app="y")  # leaves one group for another
+        assert mirror.wait(5)
+        assert mirror.changes() == {"x", "y"}
+        assert [obj["metadata"]["name"] for obj in mirror.objects("Pod", "x")] == ["a"]
+        api.remove("Pod", "default", "b")
+        until(mirror, ["a", "c"])
+        assert mirror.changes() == {"y"}
+        assert [obj["metadata"]["name"] for obj in mirror.objects("Pod", "y")] == ["c"]
+        assert mirror.changes() == set()
+
+
 @pytest.mark.parametrize(
     "fault",
     [{"status": 503}, {"status": 500}, {"status": 408}, {"status": 429}, {"reset": "early"}, {"reset": "body"}],
