@@ -23,6 +23,7 @@ class Contract:
     ready_path: str = READY_PATH
     grace_period: int = 60  # seconds, as in NVIDIA's nim-llm chart
     startup_timeout: int = 1800  # seconds: 180 probes of 10 s in NVIDIA's nim-llm chart
+    repository_override: bool = True  # knows NIM_REPOSITORY_OVERRIDE
     known: bool = True
 
 
@@ -30,11 +31,14 @@ class Contract:
 # 1.0 and 1.1 serve /metrics (NVIDIA/nim-deploy, kserve), later lines /v1/metrics.
 # From 1.2 on the port may open before the model is there.
 _LINES: tuple[tuple[tuple[int, int], Contract], ...] = (
-    ((24, 0), Contract("24.05", "/metrics", False)),  # the pre-releases were numbered by month
+    (
+        (24, 0),
+        Contract("24.05", "/metrics", False, repository_override=False),
+    ),  # the pre-releases were numbered by month
     ((3, 0), Contract("3.x", "/v1/metrics", True)),
     ((2, 0), Contract("2.x", "/v1/metrics", True)),
     ((1, 2), Contract("1.x", "/v1/metrics", True)),
-    ((0, 0), Contract("1.0", "/metrics", False)),
+    ((0, 0), Contract("1.0", "/metrics", False, repository_override=False)),
 )
 NEWEST = _LINES[1][1]
 

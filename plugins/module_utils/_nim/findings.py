@@ -10,24 +10,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .spec import CONTAINER
+from . import capacity
+from .names import CONTAINER
 from .states import (
     CONFIG_REASONS,
     CRASH_REASON,
     PULL_REASONS,
+    RECONCILE_FAILED,
     Object,
     Observed,
     condition,
     main_container,
     newest,
+    newest_set,
     pod_events,
 )
 
 DOCS = "https://docs.nvidia.com/nim/large-language-models/latest/"
 LOG_LINES = 15
+REFUSALS = frozenset({"admission-refused", "kserve-refused"})  # that a controller met when it last tried
+HOLDERS = 5  # so many pods that hold the wanted GPUs are named
 
 
 @dataclass(frozen=True)
@@ -49,12 +54,35 @@ class Finding:
         return f"{self.cause}\n  what to do: {self.remedy}{seen}"
 
 
-def find(seen: Observed, *, logs: Mapping[str, str] | None = None, neighbours: Sequence[Object] = ()) -> list[Finding]:
+@dataclass(frozen=True)
+class Around:
+    """What lies beside the objects of a service that is late; what may not be read is missing.
+
+    ``claims``: what is said of a claim that is not bound, by its name; ``nodes``: by name; ``pods``: of all namespaces.
+    """
+
+    claims: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    nodes: Mapping[str, Object] = field(default_factory=dict)
+    pods: Sequence[Object] = ()
+
+
+def find(
+    seen: Observed,
+    *,
+    current: bool = True,
+    logs: Mapping[str, str] | None = None,
+    neighbours: Sequence[Object] = (),
+    around: Around | None = None,
+) -> list[Finding]:
     """Return what keeps the service from being ready, the final causes first.
 
+    :param current: the Deployment holds the wanted specification; else its pods are of no interest.
     :param logs: the end of the crashed container's log by the pod's uid.
     :param neighbours: the other services' pods of the namespace (whose end may free a GPU).
+    :param around: ``None`` while the service is not late: then nobody is blamed for not having acted yet.
     """
+    if not current:
+        return list(_kserve_refused(seen)) or list(_not_acted_on(seen, current, around))
     pods = newest(seen)[1]
     stuck = [
         pod
@@ -64,8 +92,9 @@ def find(seen: Observed, *, logs: Mapping[str, str] | None = None, neighbours: S
     found: list[Finding] = []
     for pod in stuck:
         for rule in _POD_RULES:
-            found += rule(pod, _Context(seen, pods, logs or {}, neighbours))
+            found += rule(pod, _Context(seen, pods, logs or {}, neighbours, around))
     found += _admission_refused(seen)
+    found = found or list(_kserve_refused(seen)) or list(_not_acted_on(seen, current, around))
     # One line for ten replicas with the same trouble.
     unique = {(finding.id, finding.variant): finding for finding in reversed(found)}
     return sorted(unique.values(), key=lambda finding: (finding.heals, finding.lasting))
@@ -77,6 +106,7 @@ class _Context:
     new: Sequence[Object]
     logs: Mapping[str, str]
     neighbours: Sequence[Object]
+    around: Around | None
 
 
 # -- image-pull-refused
@@ -409,12 +439,23 @@ def _crash_loop(pod: Object, context: _Context) -> Iterator[Finding]:
 
 # -- unschedulable
 
+_PROVISIONING = _Case("provisioning", "", "the volume of the cache claim is being made.", "nothing yet", heals=True)
+LOST_TAINTS = frozenset({"node.kubernetes.io/unreachable", "node.kubernetes.io/not-ready"})
+_LOST_NODE = _Case(
+    "node-lost",
+    r"untolerated taint(\(s\))? \{[^}]*node\.kubernetes\.io/(unreachable|not-ready)",  # not told since 1.36
+    "a node that the pod might run on does not answer.",
+    (
+        "see what happened to it: kubectl get nodes, and on the node: systemctl status kubelet; the pod starts by "
+        "itself when it is back"
+    ),
+)
 _SCHEDULE_CASES = (
     _Case(
         "claim-missing",
         r'persistentvolumeclaim "[^"]*" not found',
-        "the cache claim does not exist.",
-        "make the claim, or let this be done: set cache.size",
+        "a claim of the pod does not exist.",
+        "make the claim; that of cache is made if you set cache.size",
     ),
     _Case(
         "claim-unbound",
@@ -428,6 +469,7 @@ _SCHEDULE_CASES = (
             "size and zone must fit (on Alibaba Cloud: NAS for ReadWriteMany)"
         ),
     ),
+    _LOST_NODE,
     _Case(
         "gpu",
         r"insufficient (?P<what>[\w.-]+/[\w.-]*\w)",
@@ -466,10 +508,26 @@ def _unschedulable(pod: Object, context: _Context) -> Iterator[Finding]:
     message = str(verdict.get("message") or "")
     case, match = _first(_SCHEDULE_CASES, message)
     what = match.groupdict().get("what") or ""
+    evidence = [message]
+    around = context.around or Around()
+    if case.variant == "claim-unbound":
+        said = [text for name in claims_of(pod) for text in around.claims.get(name, ())]
+        evidence += said
+        if _provisioning(said):
+            case = _PROVISIONING
+    if case.variant == "taint":
+        told = [(str(taint["key"]), taint, node) for node, taint in _taints(pod, around.nodes.values())]
+        evidence += [f"node {node} has the taint {key}={t.get('value', '')}:{t.get('effect')}" for key, t, node in told]
+        if told and all(key in LOST_TAINTS for key, *_rest in told):
+            case = _LOST_NODE
     if case.variant in ("gpu", "cpu-memory"):
+        held_by = [other for other in around.pods if what and _amount(other, what)]
         leaving = [
-            other for other in (*context.seen.pods, *context.neighbours) if "deletionTimestamp" in other["metadata"]
+            other
+            for other in (*context.seen.pods, *context.neighbours, *held_by)
+            if "deletionTimestamp" in other["metadata"] and (not what or _amount(other, what))
         ]
+        evidence += _holders(held_by, what)
         mine = {other["metadata"].get("uid") for other in context.new}
         old = [
             other for other in context.seen.pods if other["metadata"].get("uid") not in mine and other not in leaving
@@ -500,7 +558,44 @@ def _unschedulable(pod: Object, context: _Context) -> Iterator[Finding]:
                 cause=held,
                 remedy="set update_strategy: in_place (a gap while the model loads), or add a node",
             )
-    yield _finding("unschedulable", replace(case, lasting=True), [message], pod, "", what=what)
+    yield _finding("unschedulable", replace(case, lasting=True), evidence, pod, "", what=what)
+
+
+def _taints(pod: Object, nodes: Iterable[Object]) -> Iterator[tuple[str, Object]]:
+    for node in nodes:
+        for taint in capacity.untolerated(pod.get("spec", {}), node):
+            yield node["metadata"]["name"], taint
+
+
+def _provisioning(said: Sequence[str]) -> bool:
+    """Whether a provisioner is at work on the claim, and has not failed."""
+    reasons = {text.partition(":")[0] for text in said}
+    return "Provisioning" in reasons and "ProvisioningFailed" not in reasons
+
+
+def _amount(pod: Object, resource: str) -> int:
+    """How much of an extended resource a pod that has its node holds, or will until its end."""
+    over = pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+    spec = pod.get("spec", {})
+    return 0 if over or not spec.get("nodeName") else capacity.requests(spec)[resource] // 1000
+
+
+def _holders(pods: Iterable[Object], what: str) -> list[str]:
+    rows = sorted(((_amount(pod, what), _full_name(pod)) for pod in pods), key=lambda row: (-row[0], row[1]))
+    if not rows:
+        return []
+    more = f" and {len(rows) - HOLDERS} more" if len(rows) > HOLDERS else ""
+    return [f"{what} is held by " + ", ".join(f"{name} ({count})" for count, name in rows[:HOLDERS]) + more]
+
+
+def _full_name(obj: Object) -> str:
+    return f"{obj['metadata'].get('namespace')}/{obj['metadata']['name']}"
+
+
+def claims_of(pod: Object) -> list[str]:
+    """The names of the claims that a pod mounts."""
+    volumes = pod.get("spec", {}).get("volumes") or ()
+    return [v["persistentVolumeClaim"]["claimName"] for v in volumes if "persistentVolumeClaim" in v]
 
 
 def _surges(deployment: Object | None) -> bool:
@@ -571,12 +666,23 @@ def _config_error(pod: Object, context: _Context) -> Iterator[Finding]:
 
 # -- admission-refused
 
+# Braces are doubled for str.format.
+_RESTRICTED_POD = (
+    "{{runAsNonRoot: true, runAsUser: 1000, runAsGroup: 1000, fsGroup: 1000, seccompProfile: {{type: RuntimeDefault}}}}"
+)
+_RESTRICTED_CONTAINER = (
+    f"{{{{containers: [{{{{name: {CONTAINER}, "
+    "securityContext: {{allowPrivilegeEscalation: false, capabilities: {{drop: [ALL]}}}}}}]}}"
+)
 _ADMISSION_CASES = (
     _Case(
         "quota",
         r"exceeded quota: (?P<what>[\w.-]+)|must specify limits|failed quota",
         "the namespace's quota {what} does not allow the pod.",
-        "raise the quota, lower cpu, memory or gpus, or end something else: kubectl -n {namespace} describe quota",
+        (
+            "raise the quota, lower cpu, memory or gpus, or end something else: kubectl -n {namespace} describe quota "
+            "{what}"
+        ),
         lasting=True,
     ),
     _Case(
@@ -584,9 +690,11 @@ _ADMISSION_CASES = (
         r"violates podsecurity|podsecurity",
         "the namespace's pod security level forbids the pod.",
         (
-            "set what the message names through security_context and pod_patch, or lower the "
-            "level: kubectl label namespace {namespace} "
-            "pod-security.kubernetes.io/enforce=baseline --overwrite"
+            "set what the message names, all of the level restricted being\n"
+            f"    security_context: {_RESTRICTED_POD}\n"
+            f"    pod_patch: {_RESTRICTED_CONTAINER}\n"
+            "  (a user of another number where the cluster wants that), or lower the level: kubectl label namespace "
+            "{namespace} pod-security.kubernetes.io/enforce=baseline --overwrite"
         ),
     ),
     _Case(
@@ -634,7 +742,8 @@ _ADMISSION_CASES = (
 
 
 def _admission_refused(seen: Observed) -> Iterator[Finding]:
-    refusal = condition(seen.deployment or {}, "ReplicaFailure")
+    # the Deployment's own condition may be that of an older ReplicaSet
+    refusal = condition(newest_set(seen) or {}, "ReplicaFailure")
     if refusal.get("status") != "True":
         return
     message = str(refusal.get("message") or "")
@@ -642,6 +751,166 @@ def _admission_refused(seen: Observed) -> Iterator[Finding]:
     groups = match.groupdict()
     what = groups.get("what") or groups.get("other") or ""
     yield _finding("admission-refused", case, [message], seen.deployment or {}, "", what=what)
+
+
+# -- kserve-refused
+
+_KSERVE_CASES = (
+    _Case(
+        "quota",
+        r"exceeded quota: (?P<what>[\w.-]+)",
+        "KServe can't make the service's objects: the namespace's quota {what} is used up.",
+        "raise the quota, or remove what is not needed: kubectl -n {namespace} describe quota {what}",
+    ),
+    _Case(
+        "clash",
+        r"field is immutable|already exists|is invalid: spec\.selector",
+        "KServe can't make the service's objects: another one of that name is in the way.",
+        "remove what the message names if nobody needs it, or take another name for the service",
+    ),
+    _Case(
+        "forbidden",
+        r"\bforbidden\b|denied the request",
+        "KServe may not make the service's objects.",
+        "do what the message asks for; KServe tries again by itself, and at once when this is run again",
+    ),
+    _Case(
+        "other",
+        r"",
+        "KServe can't make the service's objects.",
+        "look at the message and at KServe's log; it tries again by itself, and at once when this is run again",
+    ),
+)
+_RACE = "the object has been modified"  # KServe lost a race and simply tries again
+
+
+def _kserve_refused(seen: Observed) -> Iterator[Finding]:
+    """What KServe says of itself since 0.17."""
+    refusal = condition(seen.isvc or {}, "PredictorReady")
+    message = str(refusal.get("message") or "")
+    if refusal.get("status") == "True" or refusal.get("reason") != RECONCILE_FAILED or _RACE in message:
+        return
+    case, match = _first(_KSERVE_CASES, message)
+    what = match.groupdict().get("what") or ""
+    yield _finding("kserve-refused", replace(case, lasting=True), [message], seen.isvc or {}, "", what=what)
+
+
+# -- controller-silent: somebody should have acted by now, and nothing says why not
+
+_SILENT = {
+    "kserve": _Case(
+        "kserve",
+        "",
+        "KServe's controller has not acted on the service.",
+        (
+            "see whether it runs: kubectl get pods -A -l control-plane=kserve-controller-manager; when it is back it "
+            "goes on by itself"
+        ),
+    ),
+    "controller-manager": _Case(
+        "controller-manager",
+        "",
+        "Kubernetes has not acted on the Deployment.",
+        "see whether kube-controller-manager runs: kubectl get --raw=/healthz, kubectl -n kube-system get pods",
+    ),
+    "scheduler": _Case(
+        "scheduler",
+        "",
+        "the scheduler has not looked at the pod.",
+        "see whether kube-scheduler runs: kubectl -n kube-system get pods; pod_patch.schedulerName must be one that is",
+    ),
+    "claim": _Case(
+        "claim",
+        "",
+        "the scheduler waits for the volume of the cache claim, and nobody makes it.",
+        (
+            "see what the claim waits for: kubectl -n {namespace} describe pvc; the provisioner of its storage class "
+            "must run"
+        ),
+    ),
+}
+
+
+def _not_acted_on(seen: Observed, current: bool, around: Around | None) -> Iterator[Finding]:
+    if around is None or seen.isvc is None:
+        return
+    who, about, evidence = "", seen.isvc, []
+    deployment = seen.deployment
+    if deployment is None:
+        who, evidence = "kserve", ["there is no Deployment"]
+    elif deployment.get("status", {}).get("observedGeneration", 0) < deployment["metadata"].get("generation", 0):
+        who, about, evidence = "controller-manager", deployment, ["the Deployment has not been taken over"]
+    elif not current:
+        who, evidence = "kserve", ["the Deployment still has another specification"]
+    else:
+        pods = newest(seen)[1]
+        waiting = next((pod for pod in pods if not condition(pod, "PodScheduled")), None)
+        if waiting is not None:
+            said = [text for name in claims_of(waiting) for text in around.claims.get(name, ())]
+            if _provisioning(said):
+                return
+            who, about, evidence = ("claim" if said else "scheduler"), waiting, said
+            evidence = evidence or [f"pod {waiting['metadata']['name']} has no verdict of the scheduler"]
+        elif not seen.pods and deployment.get("spec", {}).get("replicas", 1):
+            who, about, evidence = "controller-manager", deployment, ["its pods have not been made"]
+        elif pods and _available(deployment) and condition(seen.isvc, "PredictorReady").get("status") != "True":
+            who, evidence = "kserve", ["the Deployment is available, and the InferenceService does not say so"]
+    if who:
+        yield _finding("controller-silent", replace(_SILENT[who], lasting=True), evidence, about, "")
+
+
+def _available(deployment: Object) -> bool:
+    status, replicas = deployment.get("status", {}), deployment.get("spec", {}).get("replicas", 1)
+    counts = [status.get(name, 0) for name in ("replicas", "updatedReplicas", "availableReplicas")]
+    return counts == [replicas] * 3
+
+
+# -- node-lost
+
+
+def _node_lost(pod: Object, context: _Context) -> Iterator[Finding]:
+    name = pod.get("spec", {}).get("nodeName")
+    if not name:
+        return
+    around = context.around
+    # who may not see nodes sees what Kubernetes did to the pod: not ready, though its container was, by the last report
+    told = [str(e.get("message")) for e in pod_events(pod, context.seen.events, "NodeNotReady")]
+    if around is not None and name in around.nodes:
+        evidence = _unready(around.nodes[name])
+    else:
+        evidence = told[-1:] if main_container(pod).get("ready") else []
+    if evidence:
+        yield _lost(name, evidence)
+    elif around is not None and not pod.get("status", {}).get("startTime") and not main_container(pod):
+        cause = f"the kubelet of node {name} has not taken the pod over."
+        yield replace(_lost(name, [f"pod {pod['metadata']['name']} has no start time"]), variant="kubelet", cause=cause)
+
+
+def lost_node(node: Object) -> Finding | None:
+    """What to say of pods on this node that neither run nor end; ``None`` while it is well."""
+    evidence = _unready(node)
+    return _lost(node["metadata"]["name"], evidence) if evidence else None
+
+
+def _unready(node: Object) -> list[str]:
+    verdict = condition(node, "Ready")
+    words = " ".join(str(verdict[key]) for key in ("status", "reason", "message") if verdict.get(key))
+    return [] if verdict.get("status") == "True" else [f"node {node['metadata']['name']}: Ready is {words}"]
+
+
+def _lost(name: str, evidence: Sequence[str]) -> Finding:
+    return Finding(
+        "node-lost",
+        "lost",
+        f"node {name} does not answer.",
+        _quote(evidence),
+        (
+            f"see what happened to it: kubectl describe node {name}, and on the node: systemctl status kubelet. When "
+            f"it is back its pods go on, or end, by themselves; if it never comes back, kubectl delete node {name} "
+            "gives them up"
+        ),
+        heals=True,
+    )
 
 
 # -- shared
@@ -652,6 +921,7 @@ _POD_RULES: tuple[Callable[[Object, _Context], Iterable[Finding]], ...] = (
     _out_of_memory,
     _crash_loop,
     _unschedulable,
+    _node_lost,
 )
 
 

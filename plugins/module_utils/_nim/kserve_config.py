@@ -3,7 +3,7 @@
 """What KServe's own ConfigMap says, and the words it uses for the deployment mode.
 
 Until 0.15 KServe says ``RawDeployment`` and ``Serverless``, from 0.16 on ``Standard`` and ``Knative``; 0.17 and later
-read both.
+read both. All of them ship a ConfigMap that says ``Serverless``.
 """
 
 from __future__ import annotations
@@ -21,17 +21,19 @@ STANDARD = frozenset({"Standard", "RawDeployment"})  # two words for the mode th
 @dataclass(frozen=True)
 class KServeConfig:
     """``default_mode``: the ConfigMap's own word; ``not_propagated``: labels and annotations that don't reach pods;
-    ``ingress_class``: of the Ingresses, empty for the cluster's default.
+    ``ingress_class``: of the Ingresses, empty for the cluster's default; ``autoscaler``: whether it has this part,
+    which came with 0.16.
     """
 
     default_mode: str = ""
     not_propagated: frozenset[str] = frozenset()
     ingress_class: str = ""
+    autoscaler: bool = False
 
     @property
     def old_words(self) -> bool:
-        """Whether the ConfigMap is written in the words of 0.15; some later releases still ship it like that."""
-        return self.default_mode in ("RawDeployment", "Serverless")
+        """Whether the ConfigMap may be one of 0.15: one of a later release can come from an installation before it."""
+        return self.default_mode in ("RawDeployment", "Serverless") and not self.autoscaler
 
 
 def parse(config_map: Mapping[str, Any]) -> KServeConfig:
@@ -43,6 +45,7 @@ def parse(config_map: Mapping[str, Any]) -> KServeConfig:
         str(deploy.get("defaultDeploymentMode") or ""),
         frozenset(map(str, keys)),
         str(ingress.get("ingressClassName") or ""),
+        "autoscaler" in (config_map.get("data") or {}),
     )
 
 
@@ -54,17 +57,53 @@ def _part(config_map: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def version_of(controller_image: str) -> tuple[int, int] | None:
+    """The release of KServe as its controller's image tag says it: (0, 16); None where it doesn't."""
+    match = re.search(r":v?(\d+)\.(\d+)", controller_image.partition("@")[0])
+    return (int(match[1]), int(match[2])) if match else None
+
+
 def word_for(config: KServeConfig, controller_image: str = "") -> str:
     """Return the word for the standard mode. The controller's version decides where its image tells it."""
-    match = re.search(r":v?(\d+)\.(\d+)", controller_image.partition("@")[0])
-    if match:
-        return "Standard" if (int(match[1]), int(match[2])) >= (0, 16) else "RawDeployment"
+    version = version_of(controller_image)
+    if version:
+        return "Standard" if version >= (0, 16) else "RawDeployment"
     return "RawDeployment" if config.old_words else "Standard"
 
 
 def live_mode(isvc: Mapping[str, Any], annotation: str) -> str:
     """Return the mode that a live InferenceService runs in; empty before KServe has seen it and said so."""
-    said = (isvc.get("status") or {}).get("deploymentMode") or (isvc["metadata"].get("annotations") or {}).get(
-        annotation
+    return status_mode(isvc) or str((isvc["metadata"].get("annotations") or {}).get(annotation) or "")
+
+
+def status_mode(isvc: Mapping[str, Any]) -> str:
+    return str((isvc.get("status") or {}).get("deploymentMode") or "")
+
+
+def right_word(isvc: Mapping[str, Any], annotation: str) -> str:
+    """Return the word that the annotation must have before KServe 0.16 takes anything else; empty where it is fine.
+
+    0.16 takes ``RawDeployment`` once, calls it ``Standard`` in the status, and from then on refuses every update of
+    that object, its own that end a deletion too.
+    """
+    said, runs = (isvc["metadata"].get("annotations") or {}).get(annotation), status_mode(isvc)
+    return runs if said != runs and {said, runs} <= STANDARD else ""
+
+
+def remedy(denial: str, word: str, isvc: Mapping[str, Any] | None) -> str:
+    """Return what helps when KServe's webhook refuses our word for the mode; nothing when it refuses something else.
+
+    :param isvc: the live InferenceService.
+    """
+    if "only supported for raw deployment mode" not in denial and "deploymentMode cannot be changed" not in denial:
+        return ""
+    if isvc is None or status_mode(isvc) != "RawDeployment":
+        (other,) = STANDARD - {word}
+        return f"This KServe has another word for the mode {word}: set deployment_mode: {other}."
+    # neither 0.16 nor 0.17 reads what 0.15 wrote into the status
+    where = f"-n {isvc['metadata']['namespace']} {isvc['metadata']['name']}"
+    return (
+        "The service is from before KServe 0.16, and this KServe does not know its mode any more. Tell it once: "
+        f"`kubectl patch inferenceservice {where} --subresource=status --type=merge "
+        """-p '{"status":{"deploymentMode":"Standard"}}'`, then run this again."""
     )
-    return str(said or "")

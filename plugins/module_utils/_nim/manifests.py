@@ -14,15 +14,28 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import contract, patch
-from .spec import CACHE_VOLUME, CONTAINER, MODE_ANNOTATION, PREFIX, SCALER_ANNOTATION, SHM_VOLUME, ServiceSpec
+from . import patch
+from .names import (
+    CA_VOLUME,
+    CACHE_VOLUME,
+    CONTAINER,
+    FILES_ANNOTATION,
+    FILES_VOLUME,
+    MODE_ANNOTATION,
+    PREFIX,
+    READONLY_ANNOTATION,
+    SCALER_ANNOTATION,
+    SHM_VOLUME,
+    TRUST_CONTAINER,
+    TRUST_VOLUME,
+)
+from .options.volumes import TRUST_BUNDLE, TRUST_FOLDER, digest
+from .spec import ServiceSpec
 
 Object = dict[str, Any]
 
 API_VERSION = "serving.kserve.io/v1beta1"
 KIND = "InferenceService"
-INGRESS_API_VERSION = "networking.k8s.io/v1"
-MONITOR_API_VERSION = "monitoring.coreos.com/v1"
 SERVICE_LABEL = PREFIX + "service"  # says to which service an extra object belongs
 SALT_ANNOTATION = PREFIX + "salt"
 ISVC_LABEL = "serving.kserve.io/inferenceservice"
@@ -78,162 +91,203 @@ def claim(spec: ServiceSpec) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": _metadata(spec, cache.claim),
+        "metadata": metadata_of(spec, cache.claim),
         "spec": wanted,
     }
 
 
-def metrics_name(service: str) -> str:
-    """The names of the metrics objects are arena's, so that its dashboards and ours find the same."""
-    return f"{service}-metric-svc"
-
-
-def monitor_name(service: str) -> str:
-    return f"{service}-svcmonitor"
-
-
-def metrics_service(spec: ServiceSpec) -> Object:
-    """Return the Service that Prometheus scrapes. It selects KServe's labels and has none: KServe 0.20 deletes such."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": _metadata(spec, metrics_name(spec.name)),
-        "spec": {
-            "selector": {ISVC_LABEL: spec.name, "component": "predictor"},
-            "ports": [
-                {
-                    "name": METRICS_PORT_NAME,
-                    "port": spec.metrics_port,
-                    "targetPort": spec.metrics_port,
-                    "protocol": "TCP",
-                }
-            ],
-        },
-    }
-
-
-def service_monitor(spec: ServiceSpec) -> Object:
-    metadata = _metadata(spec, monitor_name(spec.name))
-    metadata["annotations"] = {"arms.prometheus.io/discovery": "true"}  # Alibaba Cloud's Prometheus looks for it
-    return {
-        "apiVersion": MONITOR_API_VERSION,
-        "kind": "ServiceMonitor",
-        "metadata": metadata,
-        "spec": {
-            "selector": {"matchLabels": {SERVICE_LABEL: spec.name}},
-            "namespaceSelector": {"matchNames": [spec.namespace]},
-            "endpoints": [{"port": METRICS_PORT_NAME, "path": spec.contract.metrics_path, "interval": "15s"}],
-        },
-    }
-
-
-def endpoint_name(service: str) -> str:
-    """The Ingress called like the service is KServe's, which also writes into one that somebody else made."""
-    return f"{service}-endpoint"
-
-
-def endpoint(spec: ServiceSpec, ingress_class: str) -> Object:
-    """Return the Ingress of ``spec.endpoint_host``, which must be set. With a TLS secret, plain HTTP is sent to HTTPS.
-
-    ``ingress_class``: empty for the cluster's default.
-    """
-    metadata = _metadata(spec, endpoint_name(spec.name))
-    service = {"name": f"{spec.name}-predictor", "port": {"number": 80}}
-    path = {"path": "/", "pathType": "Prefix", "backend": {"service": service}}
-    wanted: Object = {"rules": [{"host": spec.endpoint_host, "http": {"paths": [path]}}]}
-    if ingress_class:
-        wanted["ingressClassName"] = ingress_class
-    if spec.tls_secret:
-        wanted["tls"] = [{"hosts": [spec.endpoint_host], "secretName": spec.tls_secret}]
-        metadata["annotations"] = {"ingress.kubernetes.io/force-ssl-redirect": "true"}  # nginx does it without a word
-    return {"apiVersion": INGRESS_API_VERSION, "kind": "Ingress", "metadata": metadata, "spec": wanted}
-
-
-def _metadata(spec: ServiceSpec, name: str) -> Object:
+def metadata_of(spec: ServiceSpec, name: str) -> Object:
+    """Return the metadata of an object that stands beside the InferenceService and goes with it."""
     return {"name": name, "namespace": spec.namespace, "labels": {SERVICE_LABEL: spec.name}}
 
 
-def _strategy(spec: ServiceSpec) -> Object:
+def _strategy(spec: ServiceSpec, word: str) -> Object:
     """surge: a second GPU and no gap. in_place: the old pod's GPU goes to the new one."""
-    if spec.update_strategy == "in_place" and max(spec.min_replicas, spec.max_replicas or 0) <= 1:
+    surge = word == "surge"
+    if not surge and max(spec.scaling.least, spec.scaling.most or 0) <= 1:
         # a rollout that may do without its only pod is "available" without any, and KServe calls that Ready
         return {"type": "Recreate"}
-    surge = spec.update_strategy == "surge"
     return {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": int(surge), "maxUnavailable": int(not surge)}}
 
 
-def inference_service(spec: ServiceSpec, mode: str) -> Object:
-    """Return the InferenceService. ``mode`` is the cluster's word for it: ``Standard`` or ``RawDeployment``."""
-    predictor: Object = {"minReplicas": spec.min_replicas}
-    if spec.max_replicas is not None:
-        predictor["maxReplicas"] = spec.max_replicas
-    predictor["deploymentStrategy"] = _strategy(spec)
+def files_name(service: str) -> str:
+    return f"{service}-files"
+
+
+def inference_service(spec: ServiceSpec, mode: str, strategy: str = "") -> Object:
+    """Return the InferenceService.
+
+    :param mode: the cluster's word for it, ``Standard`` or ``RawDeployment``.
+    :param strategy: ``in_place`` or ``surge``, what ``auto`` means now; the specification's own if empty.
+    """
+    scaling = spec.scaling
+    predictor: Object = {"minReplicas": scaling.least}
+    if scaling.most is not None:
+        predictor["maxReplicas"] = scaling.most
+    if scaling.metric:
+        predictor["scaleMetric"] = scaling.metric
+    if scaling.target is not None:
+        predictor["scaleTarget"] = scaling.target
+    if spec.timeout is not None:
+        predictor["timeout"] = spec.timeout
+    if spec.files:  # the mounted files of a running pod don't change: a new content needs new pods
+        predictor["annotations"] = {FILES_ANNOTATION: digest(spec.files)}
+    predictor["deploymentStrategy"] = _strategy(spec, strategy or spec.update_strategy)
     predictor.update(patch.merge(pod(spec), spec.pod_patch))
-    metadata: Object = {
-        "name": spec.name,
-        "namespace": spec.namespace,
-        "annotations": {**_sorted(spec.annotations), MODE_ANNOTATION: mode, SCALER_ANNOTATION: spec.autoscaler_class},
-    }
+    if spec.model_format:
+        _to_model(predictor, spec)
+    annotations = {**_sorted(spec.annotations), MODE_ANNOTATION: mode, SCALER_ANNOTATION: scaling.autoscaler_class}
+    if spec.model_format and (spec.model_format.storage_uri or "").startswith("pvc://"):
+        annotations.setdefault(READONLY_ANNOTATION, "false")  # NIM writes into what it loads from
+    metadata: Object = {"name": spec.name, "namespace": spec.namespace, "annotations": annotations}
     if spec.labels:
         metadata["labels"] = _sorted(spec.labels)
     return {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": {"predictor": predictor}}
 
 
+def _to_model(predictor: Object, spec: ServiceSpec) -> None:
+    """Turn NIM's container into ``predictor.model``, which KServe lays over the container of a serving runtime."""
+    model = spec.model_format
+    if model is None:
+        return
+    containers = predictor.pop("containers")
+    main: Object = next((container for container in containers if container["name"] == CONTAINER), {})
+    if others := [container for container in containers if container is not main]:
+        predictor["containers"] = others
+    form = {"name": model.name, **({"version": model.version} if model.version else {})}
+    fields = _given(
+        runtime=model.runtime,
+        runtimeVersion=model.runtime_version,
+        storageUri=model.storage_uri,
+        protocolVersion=model.protocol_version,
+    )
+    unnamed = {key: value for key, value in main.items() if key != "name"}  # KServe 0.20 refuses the name
+    predictor["model"] = {"modelFormat": form, **fields, **unnamed}
+
+
 def pod(spec: ServiceSpec) -> Object:
     """Return the predictor's pod before ``pod_patch``."""
-    volumes: list[Object] = []
-    mounts: list[Object] = []
-    if spec.share_memory:
-        volumes.append({"name": SHM_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": spec.share_memory}})
-        mounts.append({"name": SHM_VOLUME, "mountPath": "/dev/shm"})
-    if spec.cache:
-        volumes.append({"name": CACHE_VOLUME, "persistentVolumeClaim": {"claimName": spec.cache.claim}})
-        mounts.append({"name": CACHE_VOLUME, "mountPath": spec.cache.path})
-
-    resources = {"cpu": spec.cpu, "memory": spec.memory}
-    if spec.gpus:
-        resources[spec.gpu_resource] = str(spec.gpus)
-    container: Object = {"name": CONTAINER, "image": spec.image}
-    if spec.image_pull_policy:
-        container["imagePullPolicy"] = spec.image_pull_policy
+    resources = {"cpu": spec.cpu, "memory": spec.memory, **spec.devices}
+    container: Object = {
+        "name": CONTAINER,
+        **_given(
+            image=spec.image,
+            imagePullPolicy=spec.image_pull_policy,
+            command=list(spec.command),
+            args=list(spec.args),
+        ),
+    }
     container["ports"] = [{"name": PORT_NAME, "containerPort": spec.port, "protocol": "TCP"}]
+    if scraped_port(spec) != PORT_NAME:
+        container["ports"].append({"name": METRICS_PORT_NAME, "containerPort": spec.metrics_port, "protocol": "TCP"})
     if variables := environment(spec):
         container["env"] = variables
     container["resources"] = {"requests": dict(resources), "limits": dict(resources)}
+    volumes, mounts = _volumes(spec)
     if mounts:
         container["volumeMounts"] = mounts
     container.update(probes(spec))
 
-    made: Object = {"containers": [container]}
-    if spec.image_pull_secrets:
-        made["imagePullSecrets"] = [{"name": name} for name in spec.image_pull_secrets]
-    if spec.service_account_name:
-        made["serviceAccountName"] = spec.service_account_name
-    if spec.node_selector:
-        made["nodeSelector"] = _sorted(spec.node_selector)
-    if spec.tolerations:
-        made["tolerations"] = [dict(item) for item in spec.tolerations]
-    if spec.security_context:
-        made["securityContext"] = copy.deepcopy(dict(spec.security_context))
-    made["terminationGracePeriodSeconds"] = spec.contract.grace_period
+    made: Object = {
+        "containers": [container],
+        **_given(
+            initContainers=[_trust(spec)] if spec.ca_bundle else [],
+            imagePullSecrets=[{"name": name} for name in spec.image_pull_secrets],
+            serviceAccountName=spec.service_account_name,
+            priorityClassName=spec.priority_class_name,
+            runtimeClassName=spec.runtime_class_name,
+            schedulerName=spec.scheduler_name,
+            nodeSelector=_sorted(spec.node_selector),
+            tolerations=[dict(item) for item in spec.tolerations],
+            affinity=copy.deepcopy(dict(spec.affinity)),
+            topologySpreadConstraints=[copy.deepcopy(dict(item)) for item in spec.topology_spread_constraints],
+            securityContext=copy.deepcopy(dict(spec.security_context)),
+        ),
+    }
+    made["terminationGracePeriodSeconds"] = spec.termination_grace_period
     if volumes:
         made["volumes"] = volumes
     return made
 
 
+def _given(**fields: Any) -> Object:
+    return {key: value for key, value in fields.items() if value}
+
+
+def _volumes(spec: ServiceSpec) -> tuple[list[Object], list[Object]]:
+    """Return the pod's volumes and the container's mounts."""
+    volumes: dict[str, Object] = {}
+    mounts: list[Object] = []
+
+    def mount(name: str, source: Mapping[str, Any], path: str, **options: Any) -> None:
+        volumes[name] = {"name": name, **copy.deepcopy(dict(source))}
+        mounts.append({"name": name, "mountPath": path, **options})
+
+    if spec.share_memory:
+        mount(SHM_VOLUME, {"emptyDir": {"medium": "Memory", "sizeLimit": spec.share_memory}}, "/dev/shm")
+    if spec.cache:
+        below = {"subPath": spec.cache.sub_path} if spec.cache.sub_path else {}
+        mount(CACHE_VOLUME, {"persistentVolumeClaim": {"claimName": spec.cache.claim}}, spec.cache.path, **below)
+    for one in spec.mounts:
+        mount(one.volume, one.source, one.path, **one.options)
+    for file in spec.files:
+        source = {"configMap": {"name": files_name(spec.name)}}
+        mount(FILES_VOLUME, source, file.path, subPath=file.key, readOnly=True)
+    if spec.ca_bundle:
+        mount(TRUST_VOLUME, {"emptyDir": {}}, TRUST_FOLDER, readOnly=True)
+        named = "secretName" if spec.ca_bundle.kind == "secret" else "name"
+        volumes[CA_VOLUME] = {"name": CA_VOLUME, spec.ca_bundle.kind: {named: spec.ca_bundle.name}}
+    return list(volumes.values()), mounts
+
+
+# The image's own CAs, where Debian or Red Hat keep them, and the private ones after them. A shell is all it needs.
+_TRUST_SCRIPT = """\
+copy() { while IFS= read -r line || [ -n "$line" ]; do printf '%s\\n' "$line"; done <"$1"; }
+set -e
+for system in /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt; do
+  if [ -s "$system" ]; then copy "$system"; break; fi
+done >BUNDLE
+copy "/private-ca/KEY" >>BUNDLE
+"""
+
+
+def _trust(spec: ServiceSpec) -> Object:
+    """Return the container that puts the CAs together. It is NIM's own image and user: neither root nor another image.
+
+    A variable can name but one file, so the image's own CAs have to be in it, too.
+    """
+    ca = spec.ca_bundle
+    key = ca.key if ca else ""
+    sizes = {"cpu": "100m", "memory": "64Mi"}
+    made: Object = {
+        "name": TRUST_CONTAINER,
+        "image": spec.image,
+        "command": ["sh", "-c", _TRUST_SCRIPT.replace("BUNDLE", TRUST_BUNDLE).replace("KEY", key)],
+        "resources": {"requests": sizes, "limits": dict(sizes)},
+        "volumeMounts": [
+            {"name": CA_VOLUME, "mountPath": "/private-ca", "readOnly": True},
+            {"name": TRUST_VOLUME, "mountPath": TRUST_FOLDER},
+        ],
+    }
+    if spec.image_pull_policy:
+        made["imagePullPolicy"] = spec.image_pull_policy
+    return made
+
+
 def environment(spec: ServiceSpec) -> list[Object]:
     """Return the variables: first those from secrets, so that others may say ``$(NAME)``; each group by name."""
-    plain = dict(spec.env)
-    if spec.cache:
-        plain.setdefault("NIM_CACHE_PATH", spec.cache.path)
-    if spec.port != contract.CONTAINER_PORT:
-        plain.setdefault("NIM_SERVER_PORT", str(spec.port))
-        plain.setdefault("NIM_HTTP_API_PORT", str(spec.port))  # what NIMs that are no language models call it
+    plain = {**spec.settings, **spec.env}
     secret = [
         {"name": name, "valueFrom": {"secretKeyRef": {"name": reference.secret, "key": reference.key}}}
         for name, reference in sorted(spec.env_from_secret.items())
     ]
     return [*secret, *({"name": name, "value": plain[name]} for name in sorted(plain))]
+
+
+def scraped_port(spec: ServiceSpec) -> str:
+    """The name of the container's port that a PodMonitor scrapes; it can't name one by its number."""
+    other = spec.enable_prometheus and spec.monitor == "pod" and spec.metrics_port != spec.port
+    return METRICS_PORT_NAME if other else PORT_NAME
 
 
 def probes(spec: ServiceSpec) -> Object:

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from . import contract, quantity
-from .spec import CONTAINER, MODE_ANNOTATION, SCALER_ANNOTATION, VISIBILITY_LABEL
+from .names import CONTAINER, MODE_ANNOTATION, SCALER_ANNOTATION, VISIBILITY_LABEL
 
 Object = Mapping[str, Any]
 
@@ -36,6 +36,7 @@ PULL_REASONS = frozenset(
 )
 CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 CRASH_REASON = "CrashLoopBackOff"
+RECONCILE_FAILED = "ReconcileFailed"  # of PredictorReady, since KServe 0.17
 
 # KServe keeps these out of the pod template (kserve pkg/constants, besides the lists in its ConfigMap).
 _NOT_PROPAGATED = frozenset(
@@ -153,6 +154,18 @@ def newest(seen: Observed) -> tuple[str, list[Object]]:
     """Return the revision that the Deployment is rolling out and its living pods."""
     if seen.deployment is None:
         return "", []
+    current = newest_set(seen)
+    if current is None:
+        return str(_revision(seen.deployment) or ""), []
+    mark = current["metadata"].get("labels", {}).get(TEMPLATE_HASH)
+    pods = [pod for pod in seen.pods if pod["metadata"].get("labels", {}).get(TEMPLATE_HASH) == mark and _counts(pod)]
+    return str(_revision(current)), pods
+
+
+def newest_set(seen: Observed) -> Object | None:
+    """Return the ReplicaSet that the Deployment is rolling out, once it is there."""
+    if seen.deployment is None:
+        return None
     uid = seen.deployment["metadata"].get("uid")
     sets = [
         rs
@@ -161,11 +174,7 @@ def newest(seen: Observed) -> tuple[str, list[Object]]:
     ]
     # The annotation is only there once the new ReplicaSet is: until then its number is lower than the Deployment's.
     current = max(sets, key=_revision, default=None)
-    if current is None or _revision(current) < _revision(seen.deployment):
-        return str(_revision(seen.deployment) or ""), []
-    mark = current["metadata"].get("labels", {}).get(TEMPLATE_HASH)
-    pods = [pod for pod in seen.pods if pod["metadata"].get("labels", {}).get(TEMPLATE_HASH) == mark and _counts(pod)]
-    return str(_revision(current)), pods
+    return None if current is None or _revision(current) < _revision(seen.deployment) else current
 
 
 def differences(wanted: Object, deployment: Object, ignored: frozenset[str] = frozenset()) -> list[str]:
@@ -195,16 +204,20 @@ def differences(wanted: Object, deployment: Object, ignored: frozenset[str] = fr
     for container in predictor.get("containers", ()):
         live = live_containers.get(container.get("name"))
         found += [container.get("name", "container")] if live is None else _container(container, live)
+    exact = _POD_EXACT
+    if model := predictor.get("model"):
+        found += _of_runtime(model, live_containers.get(CONTAINER) or {})
+        exact = ()  # the runtime has its own
     for key in _POD_FIELDS:
-        kept = key == "securityContext"
-        if key in predictor and not _covers(predictor[key], pod.get(key), kept):
+        kept, asked, there = key == "securityContext", predictor.get(key), pod.get(key)
+        if asked is not None and not _covers(asked, there, kept):
             found.append(key)
-        elif key in _POD_EXACT and not _empty(pod.get(key)) and not _covers(pod[key], predictor.get(key), kept):
+        elif key in exact and not _empty(there) and not _covers(there, asked, kept):
             found.append(key)  # taken out of the specification, still in the template
     return found
 
 
-_POD_EXACT = (
+_POD_EXACT: tuple[str, ...] = (
     "imagePullSecrets",
     "nodeSelector",
     "tolerations",
@@ -239,6 +252,26 @@ def _container(wanted: Object, live: Object) -> list[str]:
         if len(asked) != len(there) or not _covers(asked, there):
             found.append(key)
     return found
+
+
+def _of_runtime(model: Object, live: Object) -> list[str]:
+    """Compare ``predictor.model`` with the container that KServe makes of it and a serving runtime.
+
+    The runtime's own variables, mounts and arguments are in it, too, so what is missing in ``model`` says nothing.
+    """
+    version, image = str(model.get("runtimeVersion") or ""), str(live.get("image", ""))
+    found = ["runtimeVersion"] if version and not model.get("image") and not image.endswith(f":{version}") else []
+    for key, value in model.items():
+        if key == "args":
+            there = list(live.get("args") or ())
+            if there[len(there) - len(value) :] != list(value):
+                found.append(key)
+        elif key not in _MODEL_FIELDS and not _covers(value, live.get(key), key == "securityContext"):
+            found.append(key)
+    return found
+
+
+_MODEL_FIELDS = ("modelFormat", "name", "protocolVersion", "runtime", "runtimeVersion", "storage", "storageUri")
 
 
 def _covers(wanted: Any, live: Any, kept: bool = False) -> bool:
@@ -313,6 +346,8 @@ def _pod_state(pod: Object, events: Iterable[Object]) -> tuple[str, str]:
     if "running" in container.get("state", {}):
         if condition(pod, "Ready").get("status") == "True":
             return "ready", f"pod {name} is ready"
+        if container.get("ready") and (other := _waiting(pod)):
+            return "starting", f"NIM is ready in pod {name}, but its container {other} is not"
         restarts = container.get("restartCount", 0)
         return "loading", f"pod {name} runs and loads the model" + (f" (restart {restarts})" if restarts else "")
     if reason in PULL_REASONS:
@@ -332,8 +367,23 @@ def _pod_state(pod: Object, events: Iterable[Object]) -> tuple[str, str]:
     return "pulling", f"pod {name} is on node {pod.get('spec', {}).get('nodeName', '?')} and is prepared"
 
 
+def _waiting(pod: Object) -> str:
+    """Name a container beside NIM's that is not ready, with the reason if the kubelet gives one."""
+    others = (c for c in pod.get("status", {}).get("containerStatuses", ()) if not c.get("ready"))
+    for other in others:
+        reason = other.get("state", {}).get("waiting", {}).get("reason")
+        return f"{other.get('name')}{f' ({reason})' if reason else ''}"
+    return ""
+
+
 def main_container(pod: Object) -> Object:
-    """Return the status of NIM's container; empty while the kubelet has not reported it."""
+    """Return the status of NIM's container, or of one before it that can't start and so keeps it from starting.
+
+    Empty while the kubelet has reported nothing.
+    """
+    for before in pod.get("status", {}).get("initContainerStatuses", ()):
+        if before.get("state", {}).get("waiting", {}).get("reason") in PULL_REASONS | CONFIG_REASONS | {CRASH_REASON}:
+            return before  # type: ignore[no-any-return]
     statuses: Sequence[Object] = pod.get("status", {}).get("containerStatuses", ())
     return next((status for status in statuses if status.get("name") == CONTAINER), statuses[0] if statuses else {})
 
@@ -426,3 +476,14 @@ def ingress_address(ingress: Object) -> str:
         if place:
             return f"[{place}]" if ":" in place else place
     return ""
+
+
+def claims_of(isvc: Object) -> list[str]:
+    """Return the claims that an InferenceService uses."""
+    predictor = isvc["spec"]["predictor"]
+    uri = str((predictor.get("model") or {}).get("storageUri") or "")
+    mounted = (volume.get("persistentVolumeClaim") or {} for volume in predictor.get("volumes") or ())
+    return [
+        *(uri.split("/")[2:3] if uri.startswith("pvc://") else ()),
+        *(claim["claimName"] for claim in mounted if claim),
+    ]

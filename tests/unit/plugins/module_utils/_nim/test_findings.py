@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
 from ansible_collections.gpuops.nim.plugins.module_utils._nim import findings
 from ansible_collections.gpuops.nim.plugins.module_utils._nim.findings import find
@@ -267,11 +268,156 @@ ADMISSION = [
 ]
 
 
+def refused(revision, message):
+    conditions = [scene.condition("ReplicaFailure", reason="FailedCreate", message=message)]
+    return {**scene.replicaset(revision), "status": {"conditions": conditions}}
+
+
+def test_what_was_refused_to_an_older_revision_is_no_cause():
+    """The Deployment's own condition still tells of it when the new ReplicaSet is well."""
+    deployment = scene.deployment(SERVICE, revision=2)
+    deployment["status"]["conditions"] = [scene.condition("ReplicaFailure", reason="FailedCreate", message="no")]
+    sets = [refused(1, "violates PodSecurity"), scene.replicaset(2)]
+    assert not find(scene.observed(SERVICE, deployment=deployment, replicasets=sets, pods=[]))
+
+
+def test_the_remedy_for_pod_security_can_be_pasted():
+    seen = scene.observed(SERVICE, replicasets=[refused(1, 'violates PodSecurity "restricted:latest"')], pods=[])
+    lines = [line.strip() for line in only(seen).remedy.splitlines()]
+    options = yaml.safe_load("\n".join(line for line in lines if line.startswith(("security_context:", "pod_patch:"))))
+    assert options["security_context"]["runAsNonRoot"]
+    assert options["pod_patch"]["containers"][0]["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_kserve_says_what_it_may_not_make():
+    message = 'fails to reconcile predictor: services "a-predictor" is forbidden: exceeded quota: tight, requested: 1'
+    isvc = scene.live_isvc(SERVICE, "False")
+    isvc["status"]["conditions"][1].update(reason="ReconcileFailed", message=message)
+    finding = find(scene.observed(SERVICE, isvc=isvc, deployment=None), current=False)[0]
+    assert (finding.id, finding.variant, finding.lasting) == ("kserve-refused", "quota", True)
+    assert "describe quota tight" in finding.remedy
+    isvc["status"]["conditions"][1]["message"] = "the object has been modified; please apply your changes"
+    assert not find(scene.observed(SERVICE, isvc=isvc, deployment=None), current=False)
+
+
+# -- what can only be told of a service that is late
+
+
+def unscheduled(**more):
+    pod = scene.pod(SERVICE)
+    del pod["spec"]["nodeName"]
+    pod["spec"].update(more)
+    pod["status"] = {"phase": "Pending"}
+    return pod
+
+
+BEHIND = {**scene.deployment(SERVICE, generation=2), "status": {"observedGeneration": 1}}
+CLAIM = {"volumes": [{"name": "cache", "persistentVolumeClaim": {"claimName": "models"}}]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "current", "variant"),
+    [
+        ({"deployment": None, "pods": []}, False, "kserve"),
+        ({"pods": []}, False, "kserve"),
+        ({"deployment": BEHIND, "pods": []}, False, "controller-manager"),
+        ({"pods": []}, True, "controller-manager"),
+        ({}, True, "kserve"),
+        ({"pods": [unscheduled()]}, True, "scheduler"),
+        ({"pods": [unscheduled(**CLAIM)]}, True, "claim"),
+    ],
+)
+def test_who_has_not_acted_is_only_said_of_a_late_service(changes, current, variant):
+    seen = scene.observed(SERVICE, isvc=scene.live_isvc(SERVICE, "False"), **changes)
+    assert not find(seen, current=current)
+    around = findings.Around(claims={"models": ["ExternalProvisioning: waiting"]})
+    finding = find(seen, current=current, around=around)[0]
+    assert (finding.id, finding.variant, finding.heals, finding.lasting) == ("controller-silent", variant, False, True)
+    assert ("ExternalProvisioning: waiting" in finding.evidence) == (variant == "claim")
+
+
+@pytest.mark.parametrize(
+    "pod", [unscheduled(**CLAIM), scene.pending_pod(SERVICE, 1, "pod has unbound immediate PersistentVolumeClaims")]
+)
+def test_a_volume_that_is_being_made_is_waited_for(pod):
+    pod["spec"].update(CLAIM)
+    working = "Provisioning: External provisioner is provisioning volume"
+    for said, waited in (([working], True), ([working, "ProvisioningFailed: quota"], False)):
+        causes = find(failing(pod), around=findings.Around(claims={"models": said}))
+        assert all(finding.heals for finding in causes) == waited
+
+
+def test_a_pod_that_loads_blames_nobody_however_late_it_is():
+    loading = scene.pod(SERVICE, state=scene.RUNNING)
+    loading["status"]["startTime"] = "2026-11-22T17:00:02Z"
+    node = {"metadata": {"name": "rehearsal"}, "status": {"conditions": [scene.condition("Ready")]}}
+    assert not find(failing(loading), around=findings.Around(nodes={"rehearsal": node}))
+
+
+def test_a_lost_node_is_told_by_the_node_or_by_what_became_of_the_pod():
+    loading = scene.pod(SERVICE, state=scene.RUNNING)
+    loading["status"]["startTime"] = "2026-11-22T17:00:02Z"
+    verdict = scene.condition("Ready", "Unknown", reason="NodeStatusUnknown", message="Kubelet stopped posting.")
+    node = {"metadata": {"name": "rehearsal"}, "status": {"conditions": [verdict]}}
+    seen = failing(loading)
+    finding = only(seen, around=findings.Around(nodes={"rehearsal": node}))
+    assert (finding.id, finding.variant, finding.heals) == ("node-lost", "lost", True)
+    assert "Kubelet stopped posting." in finding.evidence[0]
+    assert "kubectl describe node rehearsal" in finding.remedy
+
+    served = scene.pod(SERVICE, state=scene.RUNNING, ready=True)
+    served["status"]["conditions"][1]["status"] = "False"
+    assert only(failing(served, scene.event(served, "NodeNotReady", "Node is not ready"))).variant == "lost"
+    back = scene.pod(SERVICE, state=scene.RUNNING)
+    assert not find(failing(back, scene.event(back, "NodeNotReady", "Node is not ready")))
+
+
+def test_a_pod_that_no_kubelet_has_seen():
+    pod = scene.pod(SERVICE)
+    pod["status"]["containerStatuses"] = []
+    assert only(failing(pod), around=findings.Around()).variant == "kubelet"
+
+
+def test_a_lost_node_is_not_taken_for_a_taint_to_tolerate():
+    message = "0/2 nodes are available: 1 Insufficient nvidia.com/gpu, 1 node(s) had untolerated taint(s) "
+    message += "{node.kubernetes.io/unreachable: }. no new claims to deallocate"
+    assert only(failing(scene.pending_pod(SERVICE, 1, message))).variant == "node-lost"
+
+
+def test_newer_schedulers_name_no_taint_so_the_nodes_are_asked():
+    seen = failing(scene.pending_pod(SERVICE, 1, "0/2 nodes are available: 2 node(s) had untolerated taint(s)."))
+
+    def node(name, *keys):
+        taints = [{"key": key, "effect": "NoSchedule"} for key in keys]
+        return {name: {"metadata": {"name": name}, "spec": {"taints": taints}}}
+
+    lost, gpu = node("lost", "node.kubernetes.io/unreachable"), node("gpu", "nvidia.com/gpu")
+    assert only(seen, around=findings.Around(nodes=lost)).variant == "node-lost"
+    both = only(seen, around=findings.Around(nodes={**lost, **gpu}))
+    assert both.variant == "taint"
+    assert "node gpu has the taint nvidia.com/gpu=:NoSchedule" in both.evidence
+
+
+def holder(name, count, **metadata):
+    limits = {"limits": {"nvidia.com/gpu": str(count)}}
+    spec = {"nodeName": "rehearsal", "containers": [{"name": "c", "resources": limits}]}
+    return {"metadata": {"name": name, "namespace": "other", **metadata}, "spec": spec, "status": {"phase": "Running"}}
+
+
+def test_who_holds_the_gpus_is_named_and_one_that_ends_is_waited_for():
+    seen = failing(scene.pending_pod(SERVICE, 1, "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."))
+    pods = [holder("small", 1), holder("big", 4), holder("none", 0)]
+    taken = only(seen, around=findings.Around(pods=pods))
+    assert (taken.variant, taken.heals) == ("gpu", False)
+    assert taken.evidence[1] == "nvidia.com/gpu is held by other/big (4), other/small (1)"
+    ending = only(seen, around=findings.Around(pods=[*pods, holder("last", 2, deletionTimestamp="now")]))
+    assert (ending.variant, ending.heals) == ("held", True)
+    assert "last" in ending.cause
+
+
 @pytest.mark.parametrize(("message", "variant", "heals"), ADMISSION)
 def test_admission_refused(message, variant, heals):
-    deployment = scene.deployment(SERVICE)
-    deployment["status"]["conditions"] = [scene.condition("ReplicaFailure", reason="FailedCreate", message=message)]
-    finding = only(scene.observed(SERVICE, deployment=deployment, pods=[]))
+    finding = only(scene.observed(SERVICE, replicasets=[refused(1, message)], pods=[]))
     assert (finding.id, finding.variant, finding.heals) == ("admission-refused", variant, heals)
 
 

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from ansible_collections.gpuops.nim.plugins.module_utils._nim import kserve_config, manifests, spec
+from ansible_collections.gpuops.nim.plugins.module_utils._nim import extras, kserve_config, manifests, spec
 from ansible_collections.gpuops.nim.tests.unit.plugins.module_utils.scene import options, wanted
 
 
@@ -53,7 +53,7 @@ def test_the_original_service():
 
 
 def endpoint(ingress_class="contour", **given):
-    return manifests.endpoint(spec.read(options(endpoint_host="llama.example.com", **given)), ingress_class)
+    return extras.endpoint(spec.read(options(endpoint_host="llama.example.com", **given)), ingress_class)
 
 
 def test_the_endpoint_leads_to_the_predictor_and_is_not_kserves():
@@ -141,7 +141,7 @@ def test_the_claim():
 @pytest.mark.parametrize(("tag", "path"), [("1.0.0", "/metrics"), ("2.0.12", "/v1/metrics")])
 def test_metrics(tag, path):
     read = spec.read(options(image=f"nvcr.io/nim/meta/llama3-8b-instruct:{tag}", port=9000))
-    service, monitor = manifests.metrics_service(read), manifests.service_monitor(read)
+    service, monitor = extras.metrics_service(read), extras.service_monitor(read)
     assert service["spec"]["ports"][0]["targetPort"] == 9000
     assert not set(service["metadata"]["labels"]) & {manifests.ISVC_LABEL, "component"}  # KServe 0.20 deletes such
     assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
@@ -179,5 +179,106 @@ def test_the_word_for_the_mode(default, image, word):
     assert kserve_config.word_for(config, image) == word
 
 
+def test_a_config_map_with_a_part_that_came_with_0_16_speaks_no_old_words():
+    deploy = json.dumps({"defaultDeploymentMode": "Serverless"})
+    config = kserve_config.parse({"data": {"deploy": deploy, "autoscaler": "{}"}})
+    assert kserve_config.word_for(config, "registry.example.com/kserve@sha256:0") == "Standard"
+
+
 def test_a_config_map_that_makes_no_sense_says_nothing():
     assert kserve_config.parse({"data": {"deploy": "{", "inferenceService": "[]"}}) == kserve_config.KServeConfig()
+
+
+# -- who scales
+
+
+SCALERS = [  # options, class, whether there is an autoscaler of ours
+    ({}, "none", False),
+    ({"scale_metric": "Memory", "scale_target": 70, "max_replicas": 2}, "hpa", False),
+    ({"scale_metric": "waiting", "scale_target": 10, "max_replicas": 2}, "external", True),
+    ({"autoscaler_class": "external"}, "external", False),
+    ({"autoscaler_class": "keda", "min_replicas": 0}, "keda", False),
+]
+
+
+@pytest.mark.parametrize(("given", "word", "ours"), SCALERS)
+def test_who_scales_follows_from_what_is_scaled_on(given, word, ours):
+    assert wanted(**given)["metadata"]["annotations"]["serving.kserve.io/autoscalerClass"] == word
+    assert (extras.AUTOSCALER in extras.of(spec.read(options(**given)))) == ours
+
+
+def test_devices_that_are_gpus_take_the_place_of_the_default_one():
+    def limits(**given):
+        found = container(**given)["resources"]["limits"]
+        return {name: count for name, count in found.items() if "/" in name}
+
+    assert limits() == {"nvidia.com/gpu": "1"}
+    assert limits(devices={"rdma/hca": "2"}) == {"nvidia.com/gpu": "1", "rdma/hca": "2"}
+    assert limits(devices={"nvidia.com/mig-1g.10gb": 1}) == {"nvidia.com/mig-1g.10gb": "1"}
+    assert limits(gpu_memory=8, gpu_core=50) == {"aliyun.com/gpu-mem": "8", "aliyun.com/gpu-core.percentage": "50"}
+
+
+def test_volumes_have_one_name_each():
+    given = {
+        "cache": {"claim": "nim-model", "path": "/mnt/models"},
+        "data": ["nim-cache:/a", "my.models:/b", {"claim": "my.models", "path": "/c", "sub_path_expr": "$(X)"}],
+        "config_files": [{"path": "/etc/a", "content": "1"}, {"path": "/etc/b", "content": "2"}],
+    }
+    predictor = wanted(**given)["spec"]["predictor"]
+    names = [volume["name"] for volume in predictor["volumes"]]
+    assert names == ["dshm", "nim-cache", "data-nim-cache", "my-models", "nim-files"]
+    mounts = {mount["mountPath"]: mount for mount in predictor["containers"][0]["volumeMounts"]}
+    assert {mount["name"] for mount in mounts.values()} == set(names)
+    assert mounts["/c"]["subPathExpr"] == "$(X)"
+
+
+def test_only_other_files_restart_the_pods():
+    def mark(*contents):
+        files = [{"path": f"/etc/{number}", "content": text} for number, text in enumerate(contents)]
+        return wanted(config_files=files)["spec"]["predictor"]["annotations"]
+
+    assert mark("a", "b") == mark("a", "b")
+    assert mark("a", "b") != mark("ab", "")
+    assert "annotations" not in wanted()["spec"]["predictor"]
+
+
+def test_the_private_ca_is_added_by_nims_own_image():
+    predictor = wanted(ca_bundle={"secret": "company", "key": "root.pem"})["spec"]["predictor"]
+    (first,) = predictor["initContainers"]
+    assert first["image"] == predictor["containers"][0]["image"]
+    assert "securityContext" not in first
+    assert "/private-ca/root.pem" in first["command"][2]
+    env = {item["name"]: item.get("value") for item in predictor["containers"][0]["env"]}
+    assert env["SSL_CERT_FILE"] == env["REQUESTS_CA_BUNDLE"]
+    assert env["NIM_SDK_USE_NATIVE_TLS"] == "1"
+    assert env["SSL_CERT_FILE"] in first["command"][2]
+    assert {"name": "nim-ca", "secret": {"secretName": "company"}} in predictor["volumes"]
+
+
+def test_a_model_of_a_runtime_takes_the_place_of_the_container():
+    patch = {"containers": [{"name": "kserve-container", "stdin": True}]}
+    given = {"image": None, "model_format": "nim:1", "storage_uri": "pvc://a/", "runtime_version": "2.0.12"}
+    isvc = wanted(**given, pod_patch=patch)
+    predictor = isvc["spec"]["predictor"]
+    assert "containers" not in predictor
+    model = predictor["model"]
+    assert (model["modelFormat"], model["stdin"]) == ({"name": "nim", "version": "1"}, True)
+    assert not {"image", "name"} & set(model)
+    assert isvc["metadata"]["annotations"]["storage.kserve.io/readonly"] == "false"
+    assert spec.read(options(**given)).contract.line == "2.x"
+
+
+def test_a_command_for_the_shell_or_word_by_word():
+    assert container(command="a && b", shell="bash")["command"] == ["bash", "-c", "a && b"]
+    main = container(command=["a", "b c"], arguments=["d"])
+    assert (main["command"], main["args"]) == (["a", "b c"], ["d"])
+
+
+def test_tolerations_in_arenas_words():
+    short = ["all", "a=b:NoSchedule", "a:NoExecute", "a=b:NoSchedule,Exists"]
+    assert wanted(tolerations=short)["spec"]["predictor"]["tolerations"] == [
+        {"operator": "Exists"},
+        {"key": "a", "operator": "Equal", "effect": "NoSchedule", "value": "b"},
+        {"key": "a", "operator": "Exists", "effect": "NoExecute"},
+        {"key": "a", "operator": "Exists", "effect": "NoSchedule"},
+    ]

@@ -191,3 +191,46 @@ def test_what_the_server_writes_differently_is_no_difference():
 def test_keys_that_kserve_keeps_out_of_pods_are_no_difference():
     asked = scene.wanted(annotations={"internal/x": "1"})
     assert differences(asked, scene.deployment(OLD), frozenset({"internal/x"})) == []
+
+
+# -- a serving runtime's container, and containers beside NIM's
+
+
+def of_runtime(**more):
+    """A service with predictor.model, and the Deployment that KServe makes of it and a runtime."""
+    wanted = scene.wanted(model_format="nim", image=None, env={"A": "1"}, arguments=["--ours"])
+    whole = scene.wanted(env={"A": "1", "OF_THE_RUNTIME": "yes"}, arguments=["--theirs", "--ours"], **more)
+    return wanted, scene.deployment(whole)
+
+
+def test_what_a_serving_runtime_adds_is_no_difference():
+    wanted, deployment = of_runtime(node_selector={"of": "the-runtime"})
+    assert differences(wanted, deployment) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [({"env": {"A": "2"}}, "env"), ({"arguments": ["--more"]}, "args"), ({"runtime_version": "9"}, "runtimeVersion")],
+)
+def test_what_is_not_laid_over_the_runtime_yet(change, found):
+    _, deployment = of_runtime()
+    given = {"model_format": "nim", "image": None, "env": {"A": "1"}, "arguments": ["--ours"], **change}
+    assert differences(scene.wanted(**given), deployment) == [found]
+
+
+def test_a_container_before_nims_that_can_not_start():
+    service = scene.wanted(ca_bundle={"secret": "a", "key": "b"})
+    pod = scene.pod(service, state=scene.waiting("PodInitializing"))
+    first = {"name": "nim-trust", "state": scene.waiting("ErrImagePull", "401 Unauthorized")}
+    pod["status"]["initContainerStatuses"] = [first]
+    status = status_of(service, scene.observed(service, pods=[pod]))
+    assert (status.state, "ErrImagePull" in status.detail) == ("pulling", True)
+
+
+def test_a_container_beside_nims_that_is_not_ready_is_named():
+    service = scene.wanted()
+    pod = scene.ready_pod(service)
+    pod["status"]["conditions"][1]["status"] = "False"
+    pod["status"]["containerStatuses"].append({"name": "agent", "state": scene.waiting("ErrImagePull")})
+    status = status_of(service, scene.observed(service, pods=[pod]))
+    assert "its container agent (ErrImagePull) is not" in status.detail
