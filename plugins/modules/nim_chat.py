@@ -8,9 +8,11 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: nim_chat
 version_added: 0.1.0
-short_description: Ask a NIM a question
+short_description: Ask NIM services a question
 description:
   - Asks a model one question, in the way its users do, and returns the answer and how long it took.
+  - Several services go into O(services) and are asked at the same time. All options above it in the list below may
+    stand in such an entry, too; what all entries share stands at the top level.
   - Where no answer comes, the message tells whether the ingress or the model refused, and what to do about it.
   - Never changes anything. In check mode it doesn't ask, because a question costs GPU time.
 author:
@@ -21,7 +23,8 @@ extends_documentation_fragment:
   - gpuops.nim.attributes.action_group
 options:
   name:
-    description: Name of the InferenceService. Needed, unless O(address) leads to a model without a cluster.
+    description:
+      - Name of the InferenceService. Needed for each service, unless O(address) leads to a model without a cluster.
     type: str
   namespace:
     description: Its namespace.
@@ -46,6 +49,7 @@ options:
       - Without a scheme it is asked in the way of the service's URL, by HTTPS if M(gpuops.nim.nim_kserve) gave it an
         O(gpuops.nim.nim_kserve#module:tls_secret). Its port must then be the one for HTTPS.
     type: str
+    aliases: [ingress_address]
   host_header:
     description:
       - The Host header, and the name in the certificate, also where O(address) is an IP address.
@@ -89,9 +93,16 @@ options:
     type: bool
     default: true
   timeout:
-    description: Seconds for all of it.
+    description: Seconds for all of it; with O(services), for each service.
     type: int
     default: 60
+  services:
+    description:
+      - Several services, each a dictionary of the options above, laid over those at the top level. All are checked
+        before any is asked. One that fails hides no other.
+      - An entry's O(prompt) goes before O(messages) of the top level.
+    type: list
+    elements: dict
 attributes:
   check_mode:
     support: full
@@ -125,6 +136,15 @@ EXAMPLES = r"""
     namespace: nim
     address: 203.0.113.7:443
     tls_ca: ca.pem
+
+- name: Ask all models of a namespace, each in its way
+  gpuops.nim.nim_chat:
+    namespace: nim
+    prompt: What is GPU computing?
+    services:
+      - name: llama3-8b-instruct
+      - name: nv-embedqa-e5-v5
+        api: embeddings
 
 - name: Ask an embedding model behind a known address
   gpuops.nim.nim_chat:
@@ -196,6 +216,26 @@ via:
   returned: when a model server answered
   type: str
   sample: ingress
+services:
+  description:
+    - What each service answered, in the order of O(services). An entry holds all of the above.
+    - Without O(services) the values above stand at the top level.
+  returned: with O(services), except in check mode
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name of the InferenceService. Null where only an address was given.
+      type: str
+      sample: llama3-8b-instruct
+    namespace:
+      description: Its namespace. Null where only an address was given.
+      type: str
+      sample: nim
+    error:
+      description: Why there is no usable answer. Empty where there is one.
+      type: str
+      sample: ""
 skipped_reason:
   description: Why nothing was asked.
   returned: in check mode
@@ -210,30 +250,11 @@ from ansible_collections.gpuops.nim.plugins.module_utils._ops import chat
 SPEC = ModuleSpec(
     argument_spec={
         **AUTH_ARGUMENTS,
-        "name": {"type": "str"},
-        "namespace": {"type": "str", "default": "default"},
-        "api": {"type": "str", "choices": ["chat", "embeddings", "ranking"], "default": "chat"},
-        "via": {"type": "str", "choices": ["auto", "ingress", "apiserver"], "default": "auto"},
-        "address": {"type": "str"},
-        "host_header": {"type": "str"},
-        "tls_ca": {"type": "path"},
-        "tls_verify": {"type": "bool", "default": True},
-        "model": {"type": "str"},
-        "prompt": {"type": "str", "default": "What is the capital of France? Answer in one sentence."},
-        "messages": {"type": "list", "elements": "dict"},
-        "passages": {
-            "type": "list",
-            "elements": "str",
-            "default": ["Paris is the capital of France.", "Bread is made of flour."],
-            "no_log": False,
-        },
-        "max_tokens": {"type": "int", "default": 64, "no_log": False},
-        "temperature": {"type": "float", "default": 0.0},
-        "stream": {"type": "bool", "default": True},
-        "timeout": {"type": "int", "default": 60},
+        **chat.QUESTION_ARGUMENTS,
+        "services": {"type": "list", "elements": "dict"},
     },
     run=chat.run,
-    rules={"mutually_exclusive": [("prompt", "messages")], "required_one_of": [("name", "address")]},
+    rules={"mutually_exclusive": [("prompt", "messages")], "required_one_of": [("name", "address", "services")]},
 )
 
 

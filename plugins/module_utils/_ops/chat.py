@@ -1,19 +1,48 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # Copyright: Contributors to gpuops.nim
-"""Asks a model as its users would, and says who refused when nobody answers."""
+"""Asks models as their users would, and says who refused when nobody answers."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Optional
 
+from ansible_collections.gpuops.nim.plugins.module_utils._kube.auth import connect
+from ansible_collections.gpuops.nim.plugins.module_utils._kube.client import CONNECTIONS, Client
+from ansible_collections.gpuops.nim.plugins.module_utils._kube.errors import KubeError
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.door import Door, NotYet, Reply, brief, find_door
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.result import OpsError, Progress, Result
+from ansible_collections.gpuops.nim.plugins.module_utils._ops.services import entries
 
 Json = dict[str, Any]
+# One question. The same options stand at the top level and in the entries of `services`.
+QUESTION_ARGUMENTS: Json = {
+    "name": {"type": "str"},
+    "namespace": {"type": "str", "default": "default"},
+    "api": {"type": "str", "choices": ["chat", "embeddings", "ranking"], "default": "chat"},
+    "via": {"type": "str", "choices": ["auto", "ingress", "apiserver"], "default": "auto"},
+    "address": {"type": "str", "aliases": ["ingress_address"]},
+    "host_header": {"type": "str"},
+    "tls_ca": {"type": "path"},
+    "tls_verify": {"type": "bool", "default": True},
+    "model": {"type": "str"},
+    "prompt": {"type": "str", "default": "What is the capital of France? Answer in one sentence."},
+    "messages": {"type": "list", "elements": "dict"},
+    "passages": {
+        "type": "list",
+        "elements": "str",
+        "default": ["Paris is the capital of France.", "Bread is made of flour."],
+        "no_log": False,
+    },
+    "max_tokens": {"type": "int", "default": 64, "no_log": False},
+    "temperature": {"type": "float", "default": 0.0},
+    "stream": {"type": "bool", "default": True},
+    "timeout": {"type": "int", "default": 60},
+}
 PATHS = {"chat": "/v1/chat/completions", "embeddings": "/v1/embeddings", "ranking": "/v1/ranking"}
 SETTLE = 5.0  # seconds; an ingress learns of a new pod a moment after Kubernetes calls it ready
 
@@ -38,15 +67,98 @@ class _Conversation:
 
 
 def run(params: Mapping[str, Any], *, check_mode: bool, diff: bool, progress: Progress) -> Result:
-    """Asks one question. Never changes anything; in check mode it doesn't ask.
+    """Asks one question, or all services of ``services`` at once. Never changes anything; in check mode it doesn't ask.
 
     :raises OpsError: no usable answer; the message says whether the way there or the model refused, and what to do.
     :raises KubeError: the API server refused.
     """
+    questions = _questions(params)
     if check_mode:
         return Result(False, {"skipped_reason": "A question costs GPU time, so none is asked in check mode."})
+    client = connect(params) if any(question["name"] for question in questions) else None
+    if params["services"] is None:
+        return Result(False, _ask(questions[0], client, progress))
+    return _ask_all(questions, client, progress)
+
+
+def _questions(params: Mapping[str, Any]) -> list[Json]:
+    found: list[Json] = []
+    errors: list[str] = []
+    for entry, wrong in entries(params, QUESTION_ARGUMENTS, ("services",)):
+        question = dict(entry.params)
+        if entry.place:
+            raw = params["services"][len(found)]
+            if not question["name"] and not question["address"]:
+                wrong.append(("name", "is needed, or address"))
+            if raw.get("prompt") is not None:
+                if raw.get("messages") is not None:
+                    wrong.append(("prompt", "stands beside messages; give one of the two"))
+                question["messages"] = None  # the entry's own prompt goes before messages that all share
+        found.append(question)
+        wrong = wrong or _wrong(question)
+        errors += [f"{entry.place}.{option}: {text}" if entry.place else f"{option}: {text}" for option, text in wrong]
+    if errors:
+        raise OpsError("\n".join(errors))
+    return found
+
+
+def _wrong(question: Json) -> list[tuple[str, str]]:
+    """What can't be asked, before anybody is."""
+    wrong = [
+        (option, f"is {question[option]}, must be 1 or more")
+        for option in ("max_tokens", "timeout")
+        if question[option] < 1
+    ]
+    if not 0 <= question["temperature"] <= 2:
+        wrong.append(("temperature", f"is {question['temperature']:g}, must be 0 to 2"))
+    if question["api"] == "chat" and question["messages"] is None and not str(question["prompt"] or "").strip():
+        wrong.append(("prompt", "is empty; it is the question, or give messages"))
+    if question["messages"] == []:
+        wrong.append(("messages", "is empty; the last one is the question"))
+    for number, message in enumerate(question["messages"] or ()):
+        if not message.get("role") or message.get("content") is None:
+            wrong.append((f"messages[{number}]", "needs role and content, for example {role: user, content: Hello}"))
+    if question["api"] == "ranking" and not question["passages"]:
+        wrong.append(("passages", "is empty; api ranking puts them in order"))
+    return wrong
+
+
+def _ask_all(questions: Sequence[Json], client: Optional[Client], progress: Progress) -> Result:
+    """One result for each question, in their order. One that fails hides no other."""
+
+    def who(question: Json) -> Json:
+        return {"name": question["name"], "namespace": question["namespace"] if question["name"] else None}
+
+    def ask(question: Json) -> Json:
+        title = _title(question)
+        try:
+            data = _ask(question, client, lambda line: progress(f"[{title}] {line}"))
+            return {**who(question), **data, "error": ""}
+        except (OpsError, KubeError) as error:
+            return {**who(question), **getattr(error, "data", {}), "error": str(error)}
+
+    pool = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="ask")
+    try:
+        answers = list(pool.map(ask, questions))
+    finally:  # what ends the task early must not wait for those who still think
+        pool.shutdown(wait=False, cancel_futures=True)
+    data = {"services": answers}
+    failed = [(question, answer) for question, answer in zip(questions, answers) if answer["error"]]
+    if not failed:
+        return Result(False, data)
+    head = f"{len(failed)} of {len(answers)} services did not answer.\n" if len(answers) > 1 else ""
+    raise OpsError(
+        head + "\n".join(f"[{_title(question)}] {answer['error']}" for question, answer in failed), data=data
+    )
+
+
+def _title(question: Json) -> str:
+    return f"{question['namespace']}/{question['name']}" if question["name"] else str(question["address"])
+
+
+def _ask(params: Mapping[str, Any], client: Optional[Client], progress: Progress) -> Json:
     started = time.monotonic()
-    with find_door(params) as door:
+    with find_door(params, client) as door:
         conversation = _Conversation(door, started + params["timeout"])
         served = _served_models(conversation, started)
         model = params["model"] or served[0]
@@ -67,7 +179,7 @@ def run(params: Mapping[str, Any], *, check_mode: bool, diff: bool, progress: Pr
             error.data = {**data, **error.data}
             raise
         data["seconds"] = _since(started)
-        return Result(False, data)
+        return data
 
 
 def _served_models(conversation: _Conversation, started: float) -> list[str]:

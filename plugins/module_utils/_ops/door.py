@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any, Optional, Union
 from urllib.parse import urlsplit
 
-from ansible_collections.gpuops.nim.plugins.module_utils._kube.auth import connect
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.client import Client, Response
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.errors import (
     Forbidden,
@@ -23,7 +22,7 @@ from ansible_collections.gpuops.nim.plugins.module_utils._kube.errors import (
     from_response,
     is_status,
 )
-from ansible_collections.gpuops.nim.plugins.module_utils._nim import manifests, states
+from ansible_collections.gpuops.nim.plugins.module_utils._nim import extras, manifests, states
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.result import OpsError
 
 Json = dict[str, Any]
@@ -71,7 +70,8 @@ class Door(ABC):
         return f"See `kubectl get pods -n {self.namespace} -l {label}`."
 
     @abstractmethod
-    def url(self, path: str) -> str: ...
+    def url(self, path: str) -> str:
+        """The address of ``path`` as a user would ask it."""
 
     @abstractmethod
     def send(self, method: str, path: str, body: Optional[Json], timeout: float) -> Reply:
@@ -94,9 +94,10 @@ class Door(ABC):
         self.close()
 
 
-def find_door(params: Mapping[str, Any]) -> Door:
+def find_door(params: Mapping[str, Any], client: Optional[Client]) -> Door:
     """The door that ``via``, ``address`` and ``host_header`` name; what they leave open is read from the cluster.
 
+    :param client: of the cluster, for those who give a ``name``.
     :raises OpsError: there is no such service, or no such way to it.
     """
     via, address, host = params["via"], params["address"], params["host_header"]
@@ -104,11 +105,10 @@ def find_door(params: Mapping[str, Any]) -> Door:
     if isinstance(verify, str) and not os.path.isfile(verify):
         raise OpsError(f"tls_ca: there is no file {verify}.")
     name, namespace = params["name"], params["namespace"]
-    if not name:
+    if not name or client is None:
         if via == "apiserver":
             raise OpsError("via: apiserver needs the `name` of the service.")
         return IngressDoor(address, host, verify)
-    client = connect(params)
     if via != "apiserver" and address and host:
         return IngressDoor(address, host, verify, name, namespace)
     service = client.get("serving.kserve.io/v1beta1", "InferenceService", name, namespace)
@@ -121,7 +121,7 @@ def find_door(params: Mapping[str, Any]) -> Door:
     # KServe's address inside the cluster is no way in for us
     exposed = bool(url.hostname) and not str(url.hostname).endswith(".svc.cluster.local")
     if exposed and not address:
-        ingress = endpoint or client.get(manifests.INGRESS_API_VERSION, "Ingress", name, namespace) or {}
+        ingress = endpoint or client.get(extras.ENDPOINT.api_version, "Ingress", name, namespace) or {}
         address = states.ingress_address(ingress)
     if address and "://" not in address:
         address = f"{url.scheme or 'http'}://{address}"
@@ -140,7 +140,7 @@ def find_door(params: Mapping[str, Any]) -> Door:
 def _endpoint(client: Client, name: str, namespace: str) -> Optional[Json]:
     """The Ingress that nim_kserve made for an `endpoint_host`."""
     try:
-        found = client.get(manifests.INGRESS_API_VERSION, "Ingress", manifests.endpoint_name(name), namespace)
+        found = client.get(extras.ENDPOINT.api_version, extras.ENDPOINT.kind, extras.ENDPOINT.name(name), namespace)
     except Forbidden:  # most services have none; those who give `address` should not need the right
         return None
     labels = found["metadata"].get("labels") or {} if found else {}

@@ -8,8 +8,9 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional, cast
 
@@ -29,6 +30,7 @@ from ansible_collections.gpuops.nim.plugins.module_utils._nim.manifests import (
     pull_secret,
     runtime_secret,
 )
+from ansible_collections.gpuops.nim.plugins.module_utils._nim.options.check import DNS_LABEL, SUBDOMAIN
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.namespace import ensure_namespace
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.result import OpsError, Progress, Result
 
@@ -87,10 +89,8 @@ def run(params: Mapping[str, Any], *, check_mode: bool, diff: bool, progress: Pr
     :raises KubeError: there is no way to the cluster.
     """
     namespaces = [name for name in dict.fromkeys(params["namespaces"]) if name]
-    if not namespaces:
-        raise OpsError("namespaces: at least one is needed.")
-    if params["pull_secret"] == params["runtime_secret"]:
-        raise OpsError("pull_secret and runtime_secret are two Secrets of different types: they need different names.")
+    if wrong := _misnamed(params, namespaces):
+        raise OpsError("\n".join(wrong))
     present = params["state"] == "present"
     wanted = _wanted(params) if present else _named(params)
     client = connect(params)
@@ -113,6 +113,28 @@ def run(params: Mapping[str, Any], *, check_mode: bool, diff: bool, progress: Pr
             "\n".join(failures), data=report.data, changed=report.changed, diff=shown, warnings=report.warnings
         )
     return Result(report.changed, report.data, shown, report.warnings)
+
+
+def _misnamed(params: Mapping[str, Any], namespaces: Sequence[str]) -> list[str]:
+    """What is wrong with the names; all of it, so that a person has to correct them only once."""
+    wrong = [] if namespaces else ["namespaces: at least one is needed."]
+    for name in namespaces:
+        if not DNS_LABEL.fullmatch(name):
+            rule = "at most 63 lower-case letters, digits and '-'"
+            wrong.append(f"namespaces: {name!r} is not a name for a namespace: {rule}.")
+    for option in ("pull_secret", "runtime_secret"):
+        if not SUBDOMAIN.fullmatch(params[option]):
+            rule = "lower-case letters, digits, '-' and '.'"
+            wrong.append(f"{option}: {params[option]!r} is not a Secret's name: {rule}.")
+    if params["pull_secret"] == params["runtime_secret"]:
+        wrong.append("pull_secret and runtime_secret are two Secrets of different types: they need different names.")
+    for index, registry in enumerate(params["registries"]):
+        host = registry["host"]
+        if not re.fullmatch(r"[A-Za-z0-9.-]+(:\d{1,5})?(/[\w./-]*)?", host):
+            wrong.append(
+                f"registries[{index}].host: {host!r} is not a registry's name; without https://, for example nvcr.io."
+            )
+    return wrong
 
 
 def _named(params: Mapping[str, Any]) -> list[_Secret]:
@@ -159,9 +181,9 @@ def _present(
     salts = [_salt(secret) for secret in live]
     # a live Secret keeps its salt: a new one would be a change
     salt = next(filter(None, [*salts, salt]), "") or secrets.token_hex(8)
-    for secret, own in zip(wanted, salts):
+    for secret, was, own in zip(wanted, live, salts):
         manifest = cast(Callable[[str, str], Json], secret.manifest)(namespace, own or salt)
-        change = ensure(client, manifest, check_mode=check_mode, adopt=params["adopt"])
+        change = ensure(client, manifest, check_mode=check_mode, adopt=params["adopt"], live=was)
         report.add(change)
         current = change.after if change.changed else change.before
         old: list[str] = []

@@ -12,12 +12,16 @@ from typing import Any
 
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.client import Client
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.errors import KubeError
-from ansible_collections.gpuops.nim.plugins.module_utils._kube.watch import Mirror, Query
+from ansible_collections.gpuops.nim.plugins.module_utils._kube.nudge import nudge
+from ansible_collections.gpuops.nim.plugins.module_utils._kube.watch import Group, Mirror, Query
 from ansible_collections.gpuops.nim.plugins.module_utils._nim import findings, manifests, states
+from ansible_collections.gpuops.nim.plugins.module_utils._ops.around import AGAIN, Surroundings
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.result import Progress
 
 HEARTBEAT = 30.0  # seconds
 MANY = 5  # more services than this share a line of the heartbeat
+LATE = 5.0  # seconds without any change, after which a service is looked at more closely
+FRESH = 3.0  # seconds in which a controller that was nudged has tried again
 
 Object = Mapping[str, Any]
 Clock = Callable[[], float]
@@ -74,12 +78,14 @@ def look(
     client: Client, targets: Sequence[Target], ignored: frozenset[str] = frozenset()
 ) -> dict[tuple[str, str], Outcome]:
     """Judge the services once, without waiting."""
-    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    found: dict[tuple[str, Group], list[dict[str, Any]]] = defaultdict(list)
     for query in queries(target.namespace for target in targets):
-        found[query.kind] += client.list(
+        for obj in client.list(
             query.api_version, query.kind, query.namespace, labels=query.labels, fields=query.fields
-        ).items
-    scene = _Scene(lambda kind: found[kind])
+        ).items:
+            found[query.kind, None].append(obj)
+            found[query.kind, _group(obj)].append(obj)
+    scene = _Scene(lambda kind, group=None: found[kind, group])
     outcomes = {}
     for target in targets:
         seen = scene.of(target)
@@ -105,30 +111,42 @@ def wait_until_ready(
     :raises KubeError: the cluster can't be watched at all (a right is missing, a kind is not there).
     """
     wait = _Wait(client, targets, timeout, progress, grace, ignored, clock)
-    with Mirror(client, queries(target.namespace for target in targets)) as mirror:
+    with Mirror(client, queries(target.namespace for target in targets), group=_group) as mirror:
         return wait.run(mirror)
 
 
 def wait_until_gone(
-    client: Client, targets: Sequence[Target], *, timeout: float, progress: Progress, clock: Clock = time.monotonic
+    client: Client,
+    targets: Sequence[Target],
+    *,
+    timeout: float,
+    progress: Progress,
+    stopped: bool = False,
+    clock: Clock = time.monotonic,
 ) -> dict[tuple[str, str], str]:
-    """Wait until the services and their last pods are gone; return what is left of those that are not in time."""
+    """Wait until the services and their last pods are gone; return what is left of those that are not in time.
+
+    :param stopped: the services themselves stay, without a Deployment.
+    """
     begun = clock()
     wanted = [
         query
         for namespace in sorted({target.namespace for target in targets})
         for query in (
-            Query(manifests.API_VERSION, manifests.KIND, namespace),
+            Query("apps/v1", "Deployment", namespace, labels=manifests.ISVC_LABEL)
+            if stopped
+            else Query(manifests.API_VERSION, manifests.KIND, namespace),
             Query("v1", "Pod", namespace, labels=manifests.ISVC_LABEL),
         )
     ]
-    with Mirror(client, wanted) as mirror:
+    with Mirror(client, wanted, group=_group) as mirror:
+        scene = _Scene(mirror.objects)
         listed, beat = False, begun + HEARTBEAT
         said: dict[tuple[str, str], str] = {}
         while True:
             now = clock()
             listed = mirror.wait(max(min(begun + timeout, beat) - now, 0)) or listed
-            now, scene = clock(), _Scene(mirror.objects)
+            now = clock()
             left = {target.key: scene.remains(target) if listed else "" for target in targets}
             open_ = [target for target in targets if left[target.key] or not listed]
             if not open_ and listed:
@@ -143,60 +161,82 @@ def wait_until_gone(
                         f"{left[target.key] or mirror.trouble() or 'is looked for'}"
                     )
             if now - begun >= timeout:
+                around = Surroundings(client, clock)
                 return {
-                    target.key: left[target.key] or mirror.trouble() or "the cluster has not answered"
+                    target.key: "\n".join(
+                        [
+                            left[target.key] or mirror.trouble() or "the cluster has not answered",
+                            *(finding.text() for finding in around.lost_nodes(scene.of(target).pods)),
+                        ]
+                    )
                     for target in open_
                 }
 
 
+def _group(obj: Object) -> Group:
+    """Which service an object belongs to, by namespace and name; of an event, the uid of the pod that it is about."""
+    if obj["kind"] == "Event":
+        return str(obj.get("involvedObject", {}).get("uid"))
+    meta = obj["metadata"]
+    if obj["kind"] == manifests.KIND:
+        return meta["namespace"], meta["name"]
+    labels = meta.get("labels") or {}
+    if labels.get("component", "predictor") != "predictor":
+        return ""
+    return meta["namespace"], str(labels.get(manifests.ISVC_LABEL))
+
+
 class _Scene:
-    """The objects of the cluster, by service."""
+    """The objects of the cluster, by service. ``objects`` gives those of a kind, or of a kind and a group."""
 
-    def __init__(self, objects: Callable[[str], list[dict[str, Any]]]) -> None:
-        self._by_name = {(o["metadata"]["namespace"], o["metadata"]["name"]): o for o in objects(manifests.KIND)}
-        self._owned = {kind: self._group(objects(kind)) for kind in ("Deployment", "ReplicaSet", "Pod")}
-        self._events: dict[str, list[Object]] = defaultdict(list)
-        for event in objects("Event"):
-            self._events[str(event.get("involvedObject", {}).get("uid"))].append(event)
-
-    @staticmethod
-    def _group(objects: Iterable[Object]) -> dict[tuple[str, str], list[Object]]:
-        groups: dict[tuple[str, str], list[Object]] = defaultdict(list)
-        for obj in objects:
-            labels = obj["metadata"].get("labels") or {}
-            if labels.get("component", "predictor") == "predictor":
-                groups[(obj["metadata"]["namespace"], str(labels.get(manifests.ISVC_LABEL)))].append(obj)
-        return groups
+    def __init__(self, objects: Callable[..., list[dict[str, Any]]]) -> None:
+        self._objects = objects
 
     def of(self, target: Target) -> states.Observed:
-        deployments = [
-            d
-            for d in self._owned["Deployment"].get(target.key, ())
-            if d["metadata"]["name"] == f"{target.name}-predictor"
-        ]
-        pods = self._owned["Pod"].get(target.key, [])
+        pods = self._objects("Pod", target.key)
         return states.Observed(
-            isvc=self._by_name.get(target.key),
-            deployment=deployments[0] if deployments else None,
-            replicasets=self._owned["ReplicaSet"].get(target.key, []),
+            isvc=next(iter(self._objects(manifests.KIND, target.key)), None),
+            deployment=next(
+                (
+                    deployment
+                    for deployment in self._objects("Deployment", target.key)
+                    if deployment["metadata"]["name"] == f"{target.name}-predictor"
+                ),
+                None,
+            ),
+            replicasets=self._objects("ReplicaSet", target.key),
             pods=pods,
-            events=[event for pod in pods for event in self._events.get(str(pod["metadata"].get("uid")), ())],
+            events=[event for uid in _uids(pods) for event in self._objects("Event", uid)],
         )
+
+    def touched(self, target: Target, groups: set[Group]) -> bool:
+        """Whether one of these groups is the service, or the events of one of its pods."""
+        return target.key in groups or not groups.isdisjoint(_uids(self._objects("Pod", target.key)))
 
     def pods(self, target: Target) -> list[Object]:
         """The pods of the namespace's other services."""
         return [
             pod
-            for (namespace, name), pods in self._owned["Pod"].items()
-            if namespace == target.namespace and name != target.name
-            for pod in pods
+            for pod in self._objects("Pod")
+            if pod["metadata"]["namespace"] == target.namespace and _group(pod) not in (target.key, "")
         ]
 
     def remains(self, target: Target) -> str:
-        pods = [pod["metadata"]["name"] for pod in self._owned["Pod"].get(target.key, ())]
+        pods = [pod["metadata"]["name"] for pod in self._objects("Pod", target.key)]
         if pods:
             return f"pod {', '.join(pods)} {'is' if len(pods) == 1 else 'are'} still ending"
-        return "KServe is still cleaning up" if target.key in self._by_name else ""
+        rest = self._objects(manifests.KIND, target.key) or self._objects("Deployment", target.key)
+        if not rest:
+            return ""
+        finalizers = ", ".join(rest[0]["metadata"].get("finalizers") or ())
+        return (
+            f"KServe is still cleaning up{f' ({finalizers})' if finalizers else ''}; if this lasts, see whether its "
+            "controller runs: kubectl get pods -A -l control-plane=kserve-controller-manager"
+        )
+
+
+def _uids(pods: Iterable[Object]) -> list[str]:
+    return [str(pod["metadata"].get("uid")) for pod in pods]
 
 
 @dataclass
@@ -210,6 +250,10 @@ class _Open:
     since: dict[tuple[str, str], float] = field(default_factory=dict)  # when a cause was first seen
     logs: dict[str, str] = field(default_factory=dict)  # by pod uid and restart
     restarted: tuple[str, ...] = ()
+    nudged: float | None = None  # when controllers that had given up for a while were made to try again
+    quiet: float = 0.0  # since when nothing has changed
+    looked: float = float("-inf")  # when it was last looked at more closely
+    around: findings.Around | None = None  # what was seen then
 
 
 class _Wait:
@@ -226,22 +270,27 @@ class _Wait:
         self.client, self.progress, self.clock = client, progress, clock
         self.grace, self.ignored, self.timeout = grace, ignored, timeout
         self.total = len(targets)
-        self.open = {target.key: _Open(target) for target in targets}
-        self.done: dict[tuple[str, str], Outcome] = {}
         self.begun = clock()
+        self.open = {target.key: _Open(target, quiet=self.begun) for target in targets}
+        self.done: dict[tuple[str, str], Outcome] = {}
+        self.surroundings = Surroundings(client, clock)
 
     def run(self, mirror: Mirror) -> dict[tuple[str, str], Outcome]:
         listed, beat, trouble = False, self.begun + HEARTBEAT, ""
-        end = self.begun + self.timeout
+        end, scene = self.begun + self.timeout, _Scene(mirror.objects)
         while self.open:
-            wake = min(end, beat, self._next_grace())
+            wake = min(end, beat, self._next_grace(), self._next_look())
             changed = mirror.wait(max(wake - self.clock(), 0))
             first, listed = changed and not listed, listed or changed
             now = self.clock()
+            if mirror.trouble():  # what is known is old: nobody is late, and nothing has lasted
+                for item in self.open.values():
+                    item.quiet, item.since = now, dict.fromkeys(item.since, now)
             if listed:
-                scene = _Scene(mirror.objects)
+                groups = mirror.changes()
                 for item in list(self.open.values()):
-                    self._judge(item, scene, now, first)
+                    if first or now >= wake or scene.touched(item.target, groups):
+                        self._judge(item, scene, now, first)
             said, trouble = trouble, mirror.trouble() or ""
             if trouble and not said:
                 self.progress(f"{trouble}; the wait goes on")
@@ -258,9 +307,13 @@ class _Wait:
         seen = scene.of(target)
         if first and target.settled:
             item.restarted = self._restart_stuck(target, seen)
+            if self._nudge_controllers(target, seen):
+                item.nudged = now
         seen = replace(seen, pods=[pod for pod in seen.pods if pod["metadata"]["name"] not in item.restarted])
-        item.status = states.status_of(target.wanted, seen, self.ignored)
+        before, item.status = item.status, states.status_of(target.wanted, seen, self.ignored)
         item.causes = []
+        if (before.state, before.detail) != (item.status.state, item.status.detail):
+            item.quiet, item.around = now, None
         if item.status.ready:
             self._close(item, now, "")
             return
@@ -269,13 +322,12 @@ class _Wait:
             return
         if item.status.current:  # else the pods are those of another specification
             self._fetch_logs(item, seen)
-            item.causes = findings.find(seen, logs=item.logs, neighbours=scene.pods(target))
-        item.since = {(f.id, f.variant): item.since.get((f.id, f.variant), now) for f in item.causes}
-        final = [
-            f
-            for f in item.causes
-            if not f.heals and (not f.lasting or now - item.since[(f.id, f.variant)] >= self.grace)
-        ]
+        if now - item.quiet >= LATE and now - item.looked >= AGAIN:
+            self._look_closer(item, seen, now)
+        final = self._final(item, seen, scene, now)
+        if any(f.lasting for f in final) and item.around is None:
+            self._look_closer(item, seen, now)
+            final = [f for f in self._final(item, seen, scene, now) if not f.lasting or item.around]
         if final:
             item.status = replace(item.status, state="failed")
             self._close(item, now, "\n".join(f.text() for f in final[:2]))
@@ -285,15 +337,35 @@ class _Wait:
             item.said = said
             self._say(item, now)
 
+    def _final(self, item: _Open, seen: states.Observed, scene: _Scene, now: float) -> list[findings.Finding]:
+        """Find the causes; return those that have lasted long enough to end the wait."""
+        item.causes = findings.find(
+            seen,
+            current=item.status.current,
+            logs=item.logs,
+            neighbours=scene.pods(item.target),
+            around=item.around,
+        )
+        item.since = {(f.id, f.variant): item.since.get((f.id, f.variant), now) for f in item.causes}
+        return [f for f in item.causes if not f.heals and now >= self._believed(item, f)]
+
+    def _believed(self, item: _Open, finding: findings.Finding) -> float:
+        """From when on the finding ends the wait, if it is still there."""
+        since = item.since[(finding.id, finding.variant)]
+        fresh = item.nudged + FRESH if item.nudged is not None and finding.id in findings.REFUSALS else since
+        return max(since + self.grace if finding.lasting else since, fresh)
+
+    def _look_closer(self, item: _Open, seen: states.Observed, now: float) -> None:
+        item.looked, item.around = now, self.surroundings.of(seen)
+
+    def _next_look(self) -> float:
+        return min((max(item.quiet + LATE, item.looked + AGAIN) for item in self.open.values()), default=float("inf"))
+
     def _next_grace(self) -> float:
         """When the next cause that must last will have lasted."""
-        times = [
-            item.since[(f.id, f.variant)] + self.grace
-            for item in self.open.values()
-            for f in item.causes
-            if f.lasting and not f.heals
-        ]
-        return min(times, default=float("inf"))
+        now = self.clock()
+        times = [self._believed(item, f) for item in self.open.values() for f in item.causes if not f.heals]
+        return min((time for time in times if time > now), default=float("inf"))
 
     def _say(self, item: _Open, now: float) -> None:
         detail = item.causes[0].cause if item.causes else item.status.detail
@@ -333,7 +405,7 @@ class _Wait:
         restarted = []
         for pod in states.newest(seen)[1]:
             waiting = states.main_container(pod).get("state", {}).get("waiting", {}).get("reason")
-            if waiting not in states.PULL_REASONS | {states.CRASH_REASON}:
+            if waiting not in states.PULL_REASONS | states.CONFIG_REASONS | {states.CRASH_REASON}:
                 continue
             name = pod["metadata"]["name"]
             try:
@@ -345,6 +417,19 @@ class _Wait:
             self.progress(f"[{target}] pod {name} was stuck ({waiting}) before this run: a new one gets a fresh try")
             restarted.append(name)
         return tuple(restarted)
+
+    def _nudge_controllers(self, target: Target, seen: states.Observed) -> bool:
+        """Have what was refused before this run tried again now: what stood in the way may be gone."""
+        stuck = []
+        if states.condition(seen.isvc or {}, "PredictorReady").get("reason") == states.RECONCILE_FAILED:
+            stuck.append(seen.isvc)
+        newest = states.newest_set(seen)
+        if states.condition(newest or {}, "ReplicaFailure").get("status") == "True":
+            stuck.append(newest)
+        nudged = [obj for obj in stuck if obj and nudge(self.client, dict(obj))]
+        if nudged:
+            self.progress(f"[{target}] what was refused before this run is tried again")
+        return bool(nudged)
 
     def _fetch_logs(self, item: _Open, seen: states.Observed) -> None:
         for pod in states.newest(seen)[1]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from ansible_collections.gpuops.nim.plugins.module_utils._nim import manifests, spec, states
+from ansible_collections.gpuops.nim.plugins.module_utils._nim import manifests, names, spec, states
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.services import SERVICE_ARGUMENTS
 
 Object = dict[str, Any]
@@ -118,7 +118,7 @@ def pod(isvc: Object, revision: int = 1, name: str = "", **container: Any) -> Ob
             ],
             "containerStatuses": [
                 {
-                    "name": spec.CONTAINER,
+                    "name": names.CONTAINER,
                     "image": predictor["containers"][0]["image"],
                     "restartCount": 0,
                     "ready": False,

@@ -155,6 +155,73 @@ def test_check_mode_asks_nobody(run_module: Any, server: Server) -> None:
     assert server.asked == []
 
 
+def test_several_services_are_asked_at_the_same_time_and_told_in_order(ask: Any, server: Server) -> None:
+    hosts = ["a.example.com", "b.example.com", "c.example.com"]
+    all_here = threading.Barrier(len(hosts))
+
+    def answer(http: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        all_here.wait(5)
+        time.sleep(0.2 if http.headers["Host"] == hosts[0] else 0)
+        PARIS_AT[http.headers["Host"]](http, body)
+
+    PARIS_AT = {host: stream(word(f"I am {host}."), word("", "stop"), "[DONE]") for host in hosts}
+    server.answers["/v1/chat/completions"] = answer
+    result = ask(services=[{"host_header": host} for host in hosts], host_header=None)
+    assert [one["answer"] for one in result["services"]] == [f"I am {host}." for host in hosts]
+    assert [one["host"] for one in result["services"]] == hosts
+    assert [(one["name"], one["error"]) for one in result["services"]] == [(None, "")] * 3
+    assert "answer" not in result
+
+
+def test_one_service_that_fails_hides_no_other(ask: Any, server: Server) -> None:
+    where = f"127.0.0.1:{server.port}"
+    services = [{"model": "llama3"}, {"max_tokens": 7}, {"address": "127.0.0.1:1"}]
+    result = ask(services=services)
+    assert result["failed"] is True
+    lines = result["msg"].splitlines()
+    assert lines[0] == "2 of 3 services did not answer."
+    assert lines[1].startswith(f"[{where}] ")
+    assert "'llama3'" in lines[1]
+    assert lines[2].startswith("[127.0.0.1:1] Nothing listens at")
+    wrong, right, nobody = result["services"]
+    assert (right["answer"], right["error"]) == ("It is Paris.", "")
+    assert wrong["served_models"] == ["meta/llama3-8b-instruct", "my-lora"]
+    assert "'llama3'" in wrong["error"]
+    assert "answer" not in nobody
+    assert [body["max_tokens"] for path, _, body in server.asked if body] == [7]
+
+
+def test_an_entrys_own_prompt_goes_before_shared_messages(ask: Any, server: Server) -> None:
+    shared = [{"role": "user", "content": "shared"}]
+    ask(services=[{"prompt": "own"}], messages=shared)
+    ask(services=[{"prompt": None}], messages=shared)
+    assert [body["messages"][0]["content"] for _, _, body in server.asked if body] == ["own", "shared"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({"address": None}, "services[1].name: is needed, or address"),
+        ({"max_tokens": "many"}, "services[1].max_tokens: "),
+        ({"max_token": 3}, "did you mean max_tokens?"),
+        ({"prompt": "a", "messages": [{"role": "user", "content": "b"}]}, "services[1].prompt: stands beside messages"),
+        ({"services": []}, "services[1].services: belongs to the task as a whole"),
+        ({"address": "x", "ingress_address": "y"}, "is the same as address"),
+    ],
+)
+def test_a_bad_entry_is_named_and_nobody_is_asked(ask: Any, server: Server, entry: Any, words: str) -> None:
+    shared = {"address": None} if entry.get("address", "") is None else {}
+    for check in (False, True):
+        result = ask(services=[{"address": f"127.0.0.1:{server.port}"}, entry], check=check, **shared)
+        assert result["failed"] is True
+        assert words in result["msg"]
+    assert server.asked == []
+
+
+def test_no_services_are_no_questions(ask: Any) -> None:
+    assert ask(services=[])["services"] == []
+
+
 def test_a_wrong_model_costs_no_question_and_lists_the_right_ones(ask: Any, server: Server) -> None:
     result = ask(model="llama3")
     assert result["failed"] is True

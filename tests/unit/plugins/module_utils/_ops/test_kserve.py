@@ -8,10 +8,11 @@ import json
 
 import pytest
 
-from ansible_collections.gpuops.nim.plugins.module_utils._nim import manifests
+from ansible_collections.gpuops.nim.plugins.module_utils._nim import extras, manifests
 from ansible_collections.gpuops.nim.plugins.module_utils._ops import kserve
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.result import OpsError
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.services import TASK_ARGUMENTS
+from ansible_collections.gpuops.nim.plugins.module_utils._ops.task import NotInstalled
 from ansible_collections.gpuops.nim.tests.unit.fake_apiserver import FakeApiServer
 from ansible_collections.gpuops.nim.tests.unit.plugins.module_utils import scene
 
@@ -24,7 +25,7 @@ def api(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("KUBECONFIG", raising=False)
     with FakeApiServer() as fake:
-        fake.served |= {"networking.k8s.io/v1", manifests.MONITOR_API_VERSION}
+        fake.served |= {"networking.k8s.io/v1", extras.SERVICE_MONITOR.api_version}
         fake.put(config_map("Standard"))
         yield fake
 
@@ -109,7 +110,7 @@ def test_an_unchanged_service_costs_few_requests(api, run):
     deployed(api, run)
     run()
     assert not [request for request in api.requests if request.is_watch]
-    assert len(api.requests) <= 11
+    assert len(api.requests) <= 15
 
 
 def test_how_to_reach_it(api, run):
@@ -163,7 +164,7 @@ def test_kserve_missing_is_one_clear_error(api, run):
     api.served.discard(manifests.API_VERSION)
     with pytest.raises(OpsError) as caught:
         run(services=[{"name": "a"}, {"name": "b"}])
-    assert caught.value.message == kserve.NOT_INSTALLED
+    assert caught.value.message == NotInstalled().message
 
 
 def test_kserve_in_another_namespace(api, run):
@@ -229,7 +230,7 @@ def test_metrics_come_and_go(api, run):
 
 
 def test_no_prometheus_operator_is_a_warning(api, run):
-    api.served.discard(manifests.MONITOR_API_VERSION)
+    api.served.discard(extras.SERVICE_MONITOR.api_version)
     result = run(enable_prometheus=True, wait=False)
     assert "no ServiceMonitor" in result.warnings[0]
     assert api.get("Service", "default", f"{NAME}-metric-svc")
@@ -383,3 +384,18 @@ def test_the_ingress_that_kserve_leaves_is_pointed_out(api, run):
     metadata = {"name": NAME, "namespace": "default"}
     api.put({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": metadata, "spec": {}})
     assert f"`kubectl delete ingress --namespace default {NAME}`" in run(**local, wait=False).warnings[0]
+
+
+def test_kinds_that_nobody_asked_for_need_no_rights(api, run):
+    run(wait=False)
+    for kind in ("horizontalpodautoscalers", "configmaps", "ingresses", "services", "servicemonitors", "podmonitors"):
+        said = f'{kind} is forbidden: User "u" cannot list resource "{kind}" in API group "" in the namespace "default"'
+        api.fault(method="GET", path=f"/namespaces/default/{kind}$", times=9, status=403, message=said)
+    assert not run(wait=False).changed
+    assert run(state="absent").changed
+
+
+def test_a_claim_of_data_must_be_there(api, run):
+    with pytest.raises(OpsError, match=r"data\[0\]: there is no claim models in namespace default. Make it first."):
+        run(data=["models:/data"], cache=CACHE, wait=False)
+    assert api.writes == []

@@ -6,8 +6,14 @@ from __future__ import annotations
 
 import pytest
 
+from ansible_collections.gpuops.nim.plugins.module_utils._kube.auth import AUTH_ARGUMENTS
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.result import OpsError
-from ansible_collections.gpuops.nim.plugins.module_utils._ops.services import BadEntry, read_all
+from ansible_collections.gpuops.nim.plugins.module_utils._ops.services import (
+    SERVICE_ARGUMENTS,
+    TASK_ARGUMENTS,
+    BadEntry,
+    read_all,
+)
 from ansible_collections.gpuops.nim.tests.unit.plugins.module_utils.scene import options
 
 
@@ -17,6 +23,17 @@ def task(*entries, **top):
 
 def entries(params):
     return [entry.params for entry, _ in read_all(params, lambda params: None)]
+
+
+def test_no_option_has_two_meanings():
+    names = [
+        name
+        for arguments in (AUTH_ARGUMENTS, SERVICE_ARGUMENTS, TASK_ARGUMENTS)
+        for option, spec in arguments.items()
+        for name in (option, *spec.get("aliases", ()))
+    ]
+    assert len(names) == len(set(names))
+    assert "args" not in names  # Ansible itself takes it out of a task's options and merges it into them
 
 
 def test_the_top_level_alone_is_one_service():

@@ -5,9 +5,13 @@
 from __future__ import annotations
 
 import copy
+import json
+import zlib
 
 import pytest
 
+from ansible_collections.gpuops.nim.plugins.module_utils._kube import watch
+from ansible_collections.gpuops.nim.plugins.module_utils._kube.client import Listing
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.errors import KubeError, Unreachable
 from ansible_collections.gpuops.nim.plugins.module_utils._nim import manifests
 from ansible_collections.gpuops.nim.plugins.module_utils._ops import wait
@@ -45,37 +49,48 @@ class Clock:
         return self.now
 
 
-class Mirror:
+class Mirror(watch.Mirror):
     """Turns the clock to the next frame, or by the timeout if that comes first."""
 
-    def __init__(self, clock, frames, trouble=None):
-        self.clock, self.frames, self.said = clock, sorted(frames.items()), trouble
-        self.begun, self.current = clock(), {}
+    def __init__(self, client, queries, group, clock, frames, trouble=None):
+        super().__init__(client, queries, group=group)
+        self.clock, self.frames, self.said, self.begun = clock, sorted(frames.items()), trouble, clock()
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *exc):
+    def close(self):
         pass
 
     def wait(self, timeout):
         if self.frames and self.begun + self.frames[0][0] <= self.clock.now + timeout:
-            at, self.current = self.frames.pop(0)
+            at, current = self.frames.pop(0)
             self.clock.now = max(self.clock.now, self.begun + at)
+            for feed in self._feeds:
+                kind, namespace = feed.query.kind, feed.query.namespace
+                now = [{"kind": kind, **obj} for obj in current[kind] if obj["metadata"]["namespace"] == namespace]
+                self.listed(feed, [with_version(obj) for obj in now])
             return True
         self.clock.now += timeout
         return False
-
-    def objects(self, kind):
-        return self.current.get(kind, [])
 
     def trouble(self):
         return self.said
 
 
+def with_version(obj):
+    version = str(zlib.crc32(json.dumps(obj).encode()))
+    return {**obj, "metadata": {**obj["metadata"], "resourceVersion": version}}
+
+
 class Client:
-    def __init__(self, log=b""):
-        self.log, self.deleted, self.asked = log, [], []
+    def __init__(self, log=b"", beside=()):
+        self.log, self.deleted, self.asked, self.beside = log, [], [], beside
+
+    def list(self, api_version, kind, namespace=None, **rest):
+        if isinstance(self.beside, Exception):
+            raise self.beside
+        return Listing([obj for obj in self.beside if obj["kind"] == kind], "1")
 
     def delete(self, api_version, kind, name, namespace, **rest):
         self.deleted.append((kind, name, rest["uid"]))
@@ -92,7 +107,7 @@ class Client:
 def play(monkeypatch):
     def play(frames, *, targets=None, timeout=600, grace=60, client=None, trouble=None):
         clock, lines = Clock(), []
-        monkeypatch.setattr(wait, "Mirror", lambda client, queries: Mirror(clock, frames, trouble))
+        monkeypatch.setattr(wait, "Mirror", lambda *args, group: Mirror(*args, group, clock, frames, trouble))
         outcomes = wait.wait_until_ready(
             client or Client(),
             targets or [wait.Target(*KEY, SERVICE)],
@@ -145,6 +160,44 @@ def test_no_gpu_counts_after_the_grace_time_though_nothing_changes(play):
 def test_a_gpu_that_comes_free_within_the_grace_time(play):
     outcomes, _ = play({0: NO_GPU, 59: LOADING, 90: READY})
     assert outcomes[KEY].status.ready
+
+
+def test_who_holds_the_gpus_is_said(play):
+    container = {"name": "c", "resources": {"limits": {"nvidia.com/gpu": "4"}}}
+    holder = {"kind": "Pod", "metadata": {"name": "big", "namespace": "other"}, "status": {"phase": "Running"}}
+    holder["spec"] = {"nodeName": "rehearsal", "containers": [container]}
+    outcomes, _ = play({0: NO_GPU}, client=Client(beside=[holder]), grace=1)
+    assert "other/big (4)" in outcomes[KEY].error
+
+
+def test_nobody_is_blamed_while_the_api_server_does_not_answer(play):
+    outcomes, _ = play({0: NO_GPU, 300: READY}, client=Client(beside=Unreachable("it is away")))
+    assert outcomes[KEY].status.ready
+
+
+def test_a_controller_that_does_not_act_ends_the_wait_after_the_grace_time(play):
+    nothing = frame(deployment=None, replicasets=[], pods=[])
+    outcomes, lines = play({0: nothing})
+    assert outcomes[KEY].findings[0].id == "controller-silent"
+    assert outcomes[KEY].waited == wait.LATE + 60
+    assert "KServe has not made the Deployment yet" in lines[0]
+    assert "KServe's controller has not acted" in lines[1]
+    assert play({0: nothing, wait.LATE + 59: LOADING, 300: READY})[0][KEY].status.ready
+
+
+def test_what_was_refused_before_gets_another_try(play, monkeypatch):
+    """The old refusal is still there when the wait begins; it counts if the controllers refuse again."""
+    nudged = []
+    monkeypatch.setattr(wait, "nudge", lambda client, live: nudged.append(live["metadata"]["name"]) or True)
+    refusal = scene.condition("ReplicaFailure", message='violates PodSecurity "restricted"')
+    refused = frame(replicasets=[{**scene.replicaset(), "status": {"conditions": [refusal]}}], pods=[])
+    settled = [wait.Target(*KEY, SERVICE, settled=True)]
+    assert play({0: refused, 2: LOADING, 5: READY}, targets=settled)[0][KEY].status.ready
+    assert nudged == ["rs-1"]
+    outcomes, _ = play({0: refused}, targets=settled)
+    assert outcomes[KEY].findings[0].variant == "pod-security"
+    assert outcomes[KEY].waited == wait.FRESH
+    assert play({0: refused})[0][KEY].waited == 0
 
 
 def test_grace_starts_anew_for_another_cause(play):
@@ -239,32 +292,61 @@ def test_failures_of_the_old_specification_do_not_count(play):
     assert outcomes[KEY].status.ready
 
 
-def test_one_that_fails_does_not_stop_the_wait_for_the_others(play):
-    other = scene.wanted(name="other")
+OTHER = scene.wanted(name="other")
 
-    def both(first, second):
-        return {kind: [*first[kind], *second[kind]] for kind in first}
 
-    targets = [wait.Target(*KEY, SERVICE), wait.Target("default", "other", other)]
-    deployment = scene.deployment(other)
+def other_frame(**changes):
+    """The same for a second service of the namespace."""
+    deployment, replicaset = scene.deployment(OTHER), scene.replicaset(1)
     deployment["metadata"]["uid"] = "other-uid"
-    replicaset = scene.replicaset(1)
+    replicaset["metadata"].update(name="other-rs", uid="other-rs", ownerReferences=[{"uid": "other-uid"}])
     replicaset["metadata"]["labels"].update({manifests.ISVC_LABEL: "other"})
-    replicaset["metadata"]["ownerReferences"] = [{"uid": "other-uid"}]
-    shared = {"deployment": deployment, "replicasets": [replicaset]}
-    loading = frame(other, pods=[scene.pod(other, name="o", state=scene.RUNNING)], **shared)
-    ready = frame(other, pods=[scene.ready_pod(other, name="o")], **shared)
-    outcomes, _ = play({0: both(STUCK, loading), 9: both(STUCK, ready)}, targets=targets)
+    return frame(OTHER, **{"deployment": deployment, "replicasets": [replicaset], **changes})
+
+
+def both(first, second):
+    return {kind: [*first[kind], *second[kind]] for kind in first}
+
+
+BOTH = [wait.Target(*KEY, SERVICE), wait.Target("default", "other", OTHER)]
+OTHER_LOADING = other_frame(pods=[scene.pod(OTHER, name="o", state=scene.RUNNING)])
+OTHER_READY = other_frame(pods=[scene.ready_pod(OTHER, name="o")])
+
+
+def test_one_that_fails_does_not_stop_the_wait_for_the_others(play):
+    outcomes, _ = play({0: both(STUCK, OTHER_LOADING), 9: both(STUCK, OTHER_READY)}, targets=BOTH)
     assert outcomes[KEY].findings[0].variant == "key"
     assert outcomes[("default", "other")].status.ready
     assert outcomes[("default", "other")].waited == 9.0
+
+
+def test_an_event_of_a_pod_is_news_of_its_service(play):
+    pulling = scene.pod(SERVICE, state=scene.waiting("ContainerCreating"))
+    before = frame(pods=[pulling])
+    after = frame(pods=[pulling], events=[scene.event(pulling, "Pulled", "pulled")])
+    _, lines = play({0: before, 4: after, 6: READY})
+    assert [line.split("] ")[1].split(":")[0] for line in lines] == ["pulling (0 s)", "starting (4 s)", "ready (6 s)"]
+
+
+def test_grace_ends_while_another_service_has_news_all_the_time(play):
+    frames = {at: both(NO_GPU, other_frame(pods=[scene.pod(OTHER, name=f"o{at}")])) for at in range(200)}
+    outcomes, _ = play({**frames, 200: both(NO_GPU, OTHER_READY)}, targets=BOTH)
+    assert outcomes[KEY].waited == 60.0
+    assert outcomes[("default", "other")].waited == 200.0
+
+
+def test_a_gpu_that_the_neighbour_is_about_to_free_is_waited_for(play):
+    leaving = scene.ready_pod(OTHER, name="o")
+    leaving["metadata"]["deletionTimestamp"] = "2026-11-22T17:00:00Z"
+    outcomes, _ = play({0: both(NO_GPU, OTHER_READY), 5: both(NO_GPU, other_frame(pods=[leaving])), 90: READY})
+    assert outcomes[KEY].waited == 90.0
 
 
 def test_until_the_last_pod_is_gone(monkeypatch):
     clock, lines = Clock(), []
     ending = {manifests.KIND: [], "Pod": [scene.ready_pod(SERVICE)]}
     frames = {0: ending, 8: {manifests.KIND: [], "Pod": []}}
-    monkeypatch.setattr(wait, "Mirror", lambda client, queries: Mirror(clock, frames))
+    monkeypatch.setattr(wait, "Mirror", lambda *args, group: Mirror(*args, group, clock, frames))
     target = wait.Target(*KEY)
     assert wait.wait_until_gone(Client(), [target], timeout=60, progress=lines.append, clock=clock) == {}
     assert clock.now == 1008.0
@@ -274,7 +356,7 @@ def test_until_the_last_pod_is_gone(monkeypatch):
 def test_what_is_left_when_the_time_is_up(monkeypatch):
     clock = Clock()
     frames = {0: {manifests.KIND: [scene.live_isvc(SERVICE)], "Pod": []}}
-    monkeypatch.setattr(wait, "Mirror", lambda client, queries: Mirror(clock, frames))
+    monkeypatch.setattr(wait, "Mirror", lambda *args, group: Mirror(*args, group, clock, frames))
     target = wait.Target(*KEY)
     left = wait.wait_until_gone(Client(), [target], timeout=60, progress=lambda line: None, clock=clock)
     assert list(left) == [KEY]
