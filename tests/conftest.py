@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -17,6 +19,15 @@ ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.prefix) / "bin"
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--another-python", default=sys.executable, help="what modules are run with beside Ansible's own")
+
+
+def pytest_report_header() -> str:
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("ansible-core", "kubernetes"))
+    return f"in {sys.prefix}: Python {platform.python_version()}, {versions}"
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -51,6 +51,7 @@ def test_has_what_users_run_and_nothing_else(archive):
         "meta/runtime.yml",
         "playbooks/site.yml",
         "playbooks/teardown.yml",
+        "playbooks/vars/original.yml",
         "playbooks/templates/summary.txt.j2",
         "plugins/modules/nim_kserve.py",
         "roles/nim_predictor/meta/argument_specs.yml",

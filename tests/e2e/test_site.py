@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from rehearsal.standins.ngc import KEYS
@@ -25,8 +23,10 @@ def teardown(run, *args):
 
 @pytest.fixture(scope="module")
 def deployed(run):
-    yield site(run)
-    teardown(run, "-e", "teardown_cache=true")
+    try:
+        yield site(run)
+    finally:
+        teardown(run, "-e", "teardown_cache=true")
 
 
 def summary(done):
@@ -60,14 +60,11 @@ def test_the_key_may_come_from_a_file(run, tmp_path):
 
 
 @pytest.mark.rehearsal
-def test_a_second_run_changes_nothing_within_3_seconds(run, deployed):
-    started = time.monotonic()
-    done = site(run)
-    seconds = time.monotonic() - started
-    assert "changed=0" in done.stdout
-    assert seconds <= 3
+def test_a_second_run_changes_nothing(run, deployed):
+    assert "changed=0" in site(run).stdout
 
 
+@pytest.mark.matrix
 @pytest.mark.rehearsal
 def test_the_summary_has_what_a_user_needs_next(deployed):
     for part in (
@@ -89,6 +86,7 @@ def test_the_curl_line_works_as_it_is_printed(run, deployed):
     assert '"choices"' in run("bash", "-c", line).stdout
 
 
+@pytest.mark.matrix
 @pytest.mark.rehearsal
 def test_check_mode_changes_nothing(run, deployed):
     assert "changed=0" in site(run, "--check", "--diff").stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import itertools
 import json
 import os
 import subprocess
@@ -19,10 +20,12 @@ import pytest
 import yaml
 
 from rehearsal import cluster, toolchain
-from rehearsal.layout import Layout
+from rehearsal.layout import GPUS, Layout
+from rehearsal.progress import Progress
 from rehearsal.standins.ngc import KEYS
 
 LAYOUT = Layout.from_environment()
+NUMBERS = itertools.count(1)
 CALLBACKS = Path(__file__).parent / "callback"
 # what Ansible adds to the result of a task that ran in the background
 OF_ASYNC = {"ansible_job_id", "finished", "started", "results_file", "stdout", "stdout_lines", "stderr", "stderr_lines"}
@@ -97,11 +100,11 @@ TRACES = {"nvapi-rehearsal-", *_INNER, *(form for inner in _INNER for form in _b
 
 
 @pytest.fixture
-def another_python(tmp_path) -> tuple[str, Callable[[], int]]:
+def another_python(pytestconfig, tmp_path) -> tuple[str, Callable[[], int]]:
     """An interpreter that is not Ansible's own, and how often it was started."""
     python, starts = tmp_path / "python", tmp_path / "starts"
     starts.touch()
-    python.write_text(f'#!/bin/sh\necho >> {starts}\nexec {sys.executable} "$@"\n')
+    python.write_text(f'#!/bin/sh\necho >> {starts}\nexec {pytestconfig.getoption("another_python")} "$@"\n')
     python.chmod(0o755)
     return str(python), lambda: len(starts.read_text().splitlines())
 
@@ -198,7 +201,8 @@ def name_namespace(kubectl):
     names: list[str] = []
 
     def name_namespace(purpose: str) -> str:
-        names.append(f"{purpose}-{os.getpid()}")
+        # another file may have used the word, and its namespace may still be ending
+        names.append(f"{purpose}-{os.getpid()}-{next(NUMBERS)}")
         return names[-1]
 
     yield name_namespace
@@ -216,6 +220,67 @@ def new_namespace(name_namespace, kubectl):
         return name
 
     return new_namespace
+
+
+@pytest.fixture
+def free_gpus(kubectl) -> int:
+    """How many GPUs no pod has, once those that are ending are gone: other tests' pods may be."""
+
+    def of(kind: str) -> list[Json]:
+        return json.loads(kubectl("get", kind, "-A", "-o", "json"))["items"]
+
+    def held() -> list[tuple[int, bool]]:
+        """Of each pod: its GPUs, and whether it is ending."""
+        ending = {each["metadata"]["name"] for each in of("namespaces") if each["status"]["phase"] == "Terminating"}
+        return [
+            (
+                sum(
+                    int(each["resources"].get("limits", {}).get("nvidia.com/gpu", 0))
+                    for each in pod["spec"]["containers"]
+                ),
+                "deletionTimestamp" in pod["metadata"] or pod["metadata"]["namespace"] in ending,
+            )
+            for pod in of("pods")
+        ]
+
+    until(lambda: not any(gpus for gpus, ends in held() if ends), "the GPUs of pods that are ending")
+    return GPUS - sum(gpus for gpus, _ in held())
+
+
+@pytest.fixture(scope="session")
+def optional_part() -> Callable[[str], Path]:
+    """`optional_part("arena")`: the folder of a part that `up` does not build."""
+    return lambda name: toolchain.build(LAYOUT, Progress(), name).folders[name]
+
+
+@pytest.fixture(scope="session")
+def arena(run, optional_part, tmp_path_factory) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`arena("serve", "kserve", "--name=llama", ..., rc=0)`: the original's tool, with the cluster's own kubectl."""
+    folder, home = optional_part("arena"), tmp_path_factory.mktemp("arena")
+    (home / "bin").mkdir()
+    (home / "bin" / "arena-kubectl").symlink_to(toolchain.ready(LAYOUT).program("kubernetes", "kubectl"))
+    (home / "charts").symlink_to(folder / "charts")  # where it looks for them
+    ours = {
+        "HOME": str(home),
+        "KUBECONFIG": str(LAYOUT.kubeconfig),
+        "PATH": f"{home / 'bin'}{os.pathsep}{os.environ['PATH']}",
+    }
+    return lambda *arguments, **more: run(folder / "arena", *arguments, env=ours, **more)
+
+
+@pytest.fixture(scope="module")
+def monitoring_crds(optional_part, kubectl):
+    """The cluster knows the Prometheus operator's ServiceMonitor and PodMonitor; no operator acts on them."""
+
+    def known() -> int:
+        return len(kubectl("api-resources", "--api-group=monitoring.coreos.com", "-o", "name").split())
+
+    files = [f"--filename={path}" for path in optional_part("monitoring").glob("*.yaml")]
+    kubectl("apply", "--server-side", *files)
+    until(lambda: known() == len(files), "the API server to offer them")
+    yield
+    kubectl("delete", "--ignore-not-found", *files)
+    until(lambda: not known(), "the API server to forget them")
 
 
 @pytest.fixture

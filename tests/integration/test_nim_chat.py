@@ -93,6 +93,26 @@ def test_an_answer_that_was_cut_says_so(play, chat):
     assert play(chat(max_tokens=3)).result["finish_reason"] == "length"
 
 
+def test_all_kinds_in_one_task(play, chat, space):
+    services = [
+        {"name": "llama"},
+        {"name": "embed", "api": "embeddings", "via": "apiserver"},
+        {"name": "rerank", "api": "ranking"},
+    ]
+    llama, embed, rerank = play(chat(name=None, services=services)).result["services"]
+    assert (llama["name"], llama["namespace"], llama["error"]) == ("llama", space, "")
+    assert LLAMA in llama["answer"]
+    assert (embed["via"], embed["dimensions"]) == ("apiserver", 1024)
+    assert len(rerank["rankings"]) == 2
+
+
+def test_one_that_is_not_there_hides_no_other(play, chat, space):
+    failed = play(chat(name=None, services=[{"name": "nobody"}, {"name": "llama"}]), fails=True).result
+    assert failed["msg"].splitlines()[0] == "1 of 2 services did not answer."
+    assert f"[{space}/nobody] There is no InferenceService nobody" in failed["msg"]
+    assert LLAMA in failed["services"][1]["answer"]
+
+
 @pytest.mark.parametrize("via", ["ingress", "apiserver"])
 def test_refusals_tell_who_refused_and_what_would_be_right(play, chat, space, via):
     model, api = play(chat(via=via, model="meta/llama4"), chat(via=via, api="embeddings"), fails=True).results
@@ -119,7 +139,7 @@ def test_the_way_there_is_told_from_the_model(play, chat, space):
 
 def test_a_service_without_a_pod(play, chat, space, deploy, kubectl, until):
     broken = "nvcr.io/nim/meta/llama3-8b-instruct:9.9.9"
-    play(deploy(space, {"name": "halted", "image": broken}, wait=False))
+    play(deploy(space, {"name": "halted", "image": broken, "update_strategy": "in_place"}, wait=False))
     pods = ("get", "pods", "-n", space, "-l", "serving.kserve.io/inferenceservice=halted", "-o", "yaml")
     until(lambda: "running:" not in kubectl(*pods), "the end of the pod that worked")
     tasks = [chat(name="halted", via=via) for via in ("ingress", "apiserver")]
@@ -127,6 +147,9 @@ def test_a_service_without_a_pod(play, chat, space, deploy, kubectl, until):
         assert "no ready pod behind" in refused["msg"]
 
 
+@pytest.mark.matrix
 def test_every_way_of_running_gives_the_same(in_all_ways, chat):
     assert in_all_ways(chat(prompt="Same?"), volatile=VOLATILE)["answer"]
     assert in_all_ways(chat(model="meta/llama4"), fails=True)["msg"]
+    both = chat(name=None, services=[{"name": "llama", "model": "meta/llama4"}, {"name": "nobody"}])
+    assert in_all_ways(both, fails=True)["services"]

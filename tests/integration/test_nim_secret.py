@@ -71,6 +71,7 @@ def test_check_then_do_then_nothing_in_two_namespaces(play, name_namespace, audi
     assert "diff" not in checked
 
 
+@pytest.mark.matrix
 def test_every_way_of_running_gives_the_same(in_all_ways, done):
     assert actions(in_all_ways(secret(done))) == ["unchanged"] * 2
     changed = in_all_ways(secret(done, ngc_api_key=KEYS["second"]), check=True, diff=True)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ import requests
 import yaml
 
 from rehearsal import system
-from rehearsal.layout import BRIDGE, CGROUP, COMPILED_IN, Layout, url
+from rehearsal.layout import BRIDGE, PAUSE_IMAGE, SMALL_REQUESTS, Layout, url
 from rehearsal.standins.ngc import KEYS
 from rehearsal.supervision import Supervision
 
@@ -89,29 +90,31 @@ def chat(text: str = "hello") -> str | None:
         return None
 
 
+def _is_ours(process: Path) -> bool:
+    """Another cluster, in another network namespace, has other folders and another cgroup."""
+    state, cgroup = str(LAYOUT.state).encode(), LAYOUT.cgroup.encode()
+    said = [(process / name).read_bytes() for name in ("cmdline", "environ", "cgroup")]
+    return state in said[0] or b"=" + state in said[1] or cgroup in said[2]
+
+
 def left_behind() -> dict[str, list[str]]:
     """What of the rehearsal is to be seen on the machine outside its two folders."""
-    mine = str(LAYOUT.cache / "bin").encode()
     processes = []
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()  # of other tests
     for folder in Path("/proc").glob("[0-9]*"):
-        if folder.name in children:
-            continue
-        try:
-            command = (folder / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if mine in command or b"/opt/nim/nim.py" in command or str(LAYOUT.state).encode() in command:
-            processes.append(command.replace(b"\0", b" ").decode()[:120])
+        with contextlib.suppress(OSError):
+            if folder.name not in (*children, str(os.getpid())) and _is_ours(folder):
+                processes.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:120])
     links = subprocess.run(["ip", "-brief", "link"], capture_output=True, text=True, check=True).stdout
     namespaces = subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout
+    made = (LAYOUT.state / "made-folders").read_text().split()
     return {
         "processes": processes,
         "mounts": [line for line in Path("/proc/mounts").read_text().splitlines() if str(LAYOUT.state) in line],
         "links": [line for line in links.splitlines() if line.startswith((BRIDGE, "veth"))],
-        "namespaces": namespaces.split(),
-        "cgroups": [str(folder) for folder in system.cgroup_folders(CGROUP) if folder.exists()],
-        "folders": [folder for folder in COMPILED_IN if Path(folder).exists()],
+        "namespaces": [line for line in namespaces.splitlines() if line.startswith("cni-")],
+        "cgroups": [str(folder) for folder in system.cgroup_folders(LAYOUT.cgroup) if folder.exists()],
+        "folders": [folder for folder in made if Path(folder).exists()],
     }
 
 
@@ -207,9 +210,27 @@ def test_a_fault_of_nim_reaches_the_container(rehearsal, service, until):
         (("stop", "apisrver"), "there is no part 'apisrver'"),
         (("logs", "apisrver"), "there is no log of 'apisrver'"),
         (("fault", "tokn", "--status", "503"), "there is no target 'tokn'"),
+        (("up", "--kserve", "0.15"), "there is no KServe 0.15 to run; there are 0.20.0, 0.16.0"),
+        (("build", "aerna"), "there is no part 'aerna' to build"),
         (("fault", "token"), "say how it misbehaves"),
         (("fault", "nim", "--fail", "sulk"), "say how it fails"),
     ],
 )
 def test_bad_commands_say_what_would_be_right(rehearsal, arguments, says):
     assert says in rehearsal(*arguments, rc=1).stderr
+
+
+def test_pods_of_any_size_fit_where_the_namespace_asks_for_it(new_namespace, kubectl, apply, until):
+    small, plain = new_namespace("small"), new_namespace("plain")
+    kubectl("label", "namespace", small, "=".join(SMALL_REQUESTS))
+    sizes = {"cpu": "64", "memory": "512Gi", "nvidia.com/gpu": "1"}
+    for namespace in (small, plain):
+        container = {"name": "c", "image": PAUSE_IMAGE, "resources": {"requests": sizes, "limits": sizes}}
+        spec = {"containers": [container], "terminationGracePeriodSeconds": 0}
+        metadata = {"name": "huge", "namespace": namespace}
+        apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+    kubectl("wait", "--for=condition=Ready", "pod/huge", "-n", small, "--timeout=60s")
+    resources = json.loads(kubectl("get", "pod", "huge", "-n", small, "-o", "jsonpath={.spec.containers[0].resources}"))
+    assert resources == {"limits": sizes, "requests": {"cpu": "10m", "memory": "16Mi", "nvidia.com/gpu": "1"}}
+    why = ("get", "pod", "huge", "-n", plain, "-o", "jsonpath={.status.conditions[?(@.type=='PodScheduled')].message}")
+    assert "Insufficient cpu" in until(lambda: kubectl(*why), "the scheduler's word")
