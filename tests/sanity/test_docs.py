@@ -6,6 +6,9 @@ from __future__ import annotations
 import pytest
 import yaml
 
+from ansible_collections.gpuops.nim.plugins.modules import nim_kserve
+from tests.integration import arena_flags
+
 COLLECTION = "gpuops.nim"
 
 
@@ -56,3 +59,14 @@ def test_each_entry_point_documents_the_variables_that_it_uses(root, role):
 
 def _words(text):
     return set("".join(c if c.isalnum() or c == "_" else " " for c in text).split())
+
+
+def test_arenas_table_is_what_the_tests_deploy():
+    assert arena_flags.PAGE.read_text() == arena_flags.page(), "run: python tests/integration/arena_flags.py"
+
+
+def test_arenas_table_names_documented_options():
+    options = nim_kserve.SPEC.argument_spec
+    named = {alias: name for name, option in options.items() for alias in [name, *option.get("aliases", ())]}
+    for flag in arena_flags.FLAGS:
+        assert flag.option in {named[name] for name in flag.given}, flag.flag
