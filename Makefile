@@ -25,7 +25,7 @@ PYTHON := $(shell for p in python3 python3.13 python3.12 python3.11; do \
 NGC_API_KEY := nvapi-rehearsal-valid-0123456789abcdefghijklmnopqrstuvwxyz
 export NGC_API_KEY
 
-.PHONY: help rehearse up down venv test lint unit sanity docs build integration e2e molecule leak
+.PHONY: help rehearse up down venv test lint unit sanity docs build integration e2e molecule leak matrix bench
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -69,6 +69,12 @@ molecule: $(TEST_READY) up ## the role's scenario
 
 leak: $(TEST_READY) up ## traces of a key in anything that a run writes
 	$(BIN)/python -m pytest -m leak
+
+matrix: $(TEST_READY) up ## the same with other releases of ansible-core, kubernetes and Python
+	$(BIN)/python -m pytest tests/matrix
+
+bench: $(TEST_READY) up ## the collection beside kubernetes.core and kubectl; about half an hour, alone on the machine
+	PYTHONPATH=collections $(BIN)/python -m tests.bench
 
 venv: $(TEST_READY) ## all of what development needs
 
