@@ -8,7 +8,7 @@ import dataclasses
 import os
 import sys
 
-from rehearsal import cluster, toolchain
+from rehearsal import cluster, hosts, nodes, packages, toolchain
 from rehearsal.errors import RehearsalError
 from rehearsal.layout import Layout, url
 from rehearsal.progress import Progress
@@ -63,9 +63,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="RELEASE",
         help=f"run this release of KServe: {', '.join(toolchain.KSERVE)} (default: %(default)s)",
     )
+    up.add_argument(
+        "--bare",
+        action="store_true",
+        help="a new cluster without KServe and without GPUs, with the images from which roles install both",
+    )
     down = add("down", "stop everything and clean the machine; the state is kept for the next up", _down)
     down.add_argument(
-        "--purge", action="store_true", help="also forget the cluster: objects, images on the node, volumes"
+        "--purge", action="store_true", help="also forget the cluster: objects, images on the node, volumes; and hosts"
     )
     add("status", "show every part; exit status 1 unless all work", _status)
     logs = add("logs", "show the log of a part", _logs)
@@ -77,8 +82,34 @@ def _parser() -> argparse.ArgumentParser:
         command = add(name, text, _on_part)
         command.add_argument("part")
         command.set_defaults(action=name)
+    _add_host(add("host", "Debian systems with systemd to run roles on, reached by ssh", _hosts))
+    _add_packages(add("packages", "an apt repository of NVIDIA's container toolkit on loopback", _packages))
     _add_fault(add("fault", "make a stand-in misbehave, or let it behave again", _fault))
     return parser
+
+
+def _add_host(command: argparse.ArgumentParser) -> None:
+    actions = command.add_subparsers(metavar="ACTION")
+    for name, text, run in (
+        ("up", "make the host if there is none of the name, and boot it", _host_up),
+        ("down", "stop the host and remove it", _host_down),
+        ("stop", "end the host as a power failure would", _host_stop),
+        ("ssh", "a shell on the host, or a command", _host_ssh),
+    ):
+        action = actions.add_parser(name, help=text, description=text)
+        action.add_argument("name")
+        action.set_defaults(run=run)
+        if run is _host_up:
+            action.add_argument("--release", choices=hosts.RELEASES, default=hosts.RELEASES[0])
+            action.add_argument("--node", action="store_true", help="join it to the bare cluster that is up")
+        elif run is _host_ssh:
+            action.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND")
+
+
+def _add_packages(command: argparse.ArgumentParser) -> None:
+    actions = command.add_subparsers(metavar="ACTION")
+    actions.add_parser("up", help="build the packages and serve them").set_defaults(run=_packages_up)
+    actions.add_parser("down", help="stop serving them").set_defaults(run=_packages_down)
 
 
 def _add_fault(command: argparse.ArgumentParser) -> None:
@@ -91,6 +122,12 @@ def _add_fault(command: argparse.ArgumentParser) -> None:
     command.add_argument("--delay", type=float, default=0, metavar="SECONDS", help="wait before each answer")
     command.add_argument("--hang", action="store_true", help="take requests and never answer")
     command.add_argument("--rate", type=int, metavar="BYTES", help="bytes per second of an answer")
+    command.add_argument("--cut", action="store_true", help="end the connection in the middle of an answer")
+    command.add_argument("--redirect", metavar="URL", help="send the client there")
+    command.add_argument("--html", action="store_true", help="answer with a web page, as a portal does")
+    command.add_argument(
+        "--refuse-tls", action="store_true", help="of all: no handshake; of less: an answer that is no TLS"
+    )
     command.add_argument("--count", type=int, help="hit only so many requests (default: until cleared)")
 
 
@@ -100,7 +137,7 @@ def _build(layout: Layout, options: argparse.Namespace) -> None:
 
 def _up(layout: Layout, options: argparse.Namespace) -> None:
     progress = Progress()
-    cluster.up(layout, progress, options.kserve)
+    cluster.up(layout, progress, options.kserve, options.bare)
     progress.note(f"The cluster is up. Ingress {url('ingress')}, kubeconfig {layout.kubeconfig}")
 
 
@@ -143,6 +180,44 @@ def _on_part(layout: Layout, options: argparse.Namespace) -> None:
     getattr(watched, options.action)(options.part)
 
 
+def _hosts(layout: Layout, _: argparse.Namespace) -> None:
+    for name in hosts.names(layout):
+        print(f"{name:<30}{'running' if hosts.running(layout, name) else 'stopped'}")
+
+
+def _host_up(layout: Layout, options: argparse.Namespace) -> None:
+    (nodes if options.node else hosts).up(layout, Progress(), options.name, options.release)
+
+
+def _host_down(layout: Layout, options: argparse.Namespace) -> None:
+    nodes.leave(layout, options.name)
+    hosts.down(layout, options.name)
+
+
+def _host_stop(layout: Layout, options: argparse.Namespace) -> None:
+    hosts.stop(layout, options.name)
+
+
+def _host_ssh(layout: Layout, options: argparse.Namespace) -> None:
+    if options.name not in (known := hosts.names(layout)):
+        raise RehearsalError(f"there is no host {options.name!r}; there are {', '.join(known) or 'none'}")
+    command = hosts.ssh_command(layout, options.name)
+    os.execvp(command[0], [*command, *options.command])
+
+
+def _packages(layout: Layout, _: argparse.Namespace) -> None:
+    print(f"{packages.ADDRESS} {packages.fingerprint(layout)}")
+
+
+def _packages_up(layout: Layout, options: argparse.Namespace) -> None:
+    packages.up(layout, Progress())
+    _packages(layout, options)
+
+
+def _packages_down(layout: Layout, _: argparse.Namespace) -> None:
+    packages.down(layout)
+
+
 def _fault(layout: Layout, options: argparse.Namespace) -> None:
     if options.target not in (None, _NIM, *ngc.TARGETS):
         raise RehearsalError(f"there is no target {options.target!r}; there are {_NIM}, {', '.join(ngc.TARGETS)}")
@@ -153,7 +228,10 @@ def _fault(layout: Layout, options: argparse.Namespace) -> None:
         with ngc.editing(layout.ngc_state) as state:
             state.nim = _known_failure(options.fail)
     elif options.target and fault == ngc.Fault():
-        raise RehearsalError("say how it misbehaves: --status, --delay, --hang or --rate (or --clear)")
+        raise RehearsalError(
+            "say how it misbehaves: --status, --delay, --hang, --rate, --cut, --redirect, --html or --refuse-tls "
+            "(or --clear)"
+        )
     elif options.target:
         ngc.set_fault(layout.ngc_state, options.target, fault)
     now = ngc.load(layout.ngc_state)

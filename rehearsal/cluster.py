@@ -11,15 +11,14 @@ import shlex
 import shutil
 import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
-import jinja2
-
-from rehearsal import images, manifests, parts, pki, supervision, system, toolchain
+from rehearsal import hosts, images, manifests, packages, parts, pki, supervision, system, templates, toolchain
 from rehearsal import layout as where
 from rehearsal.command import run
 from rehearsal.errors import RehearsalError
-from rehearsal.layout import COMPILED_IN, PAUSE_IMAGE, SOURCE, Layout
+from rehearsal.layout import COMPILED_IN, PAUSE_IMAGE, Layout
 from rehearsal.progress import Progress
 from rehearsal.standins import gpu
 from rehearsal.supervision import Supervision
@@ -29,20 +28,26 @@ _WORKS_SECONDS = 90.0
 _MANIFESTS = "manifests"
 
 
-def up(layout: Layout, progress: Progress, kserve: str = toolchain.DEFAULT_KSERVE) -> None:
+def up(layout: Layout, progress: Progress, kserve: str = toolchain.DEFAULT_KSERVE, bare: bool = False) -> None:
     """Bring the cluster up, from whatever state the machine is in. Does nothing but look where it is up already.
 
     kserve: the release to run; a cluster that runs another one changes over to it.
+    bare: a new cluster has neither KServe nor GPUs, and its registry has the images from which both are installed.
     """
     system.check(layout)
     system.install(progress)
-    tools = toolchain.build_with_kserve(layout, progress, kserve)
+    if bare and not layout.bare.exists():
+        if layout.kubeconfig.exists():
+            raise RehearsalError("this cluster is not a bare one: python -m rehearsal down --purge, then up --bare")
+        layout.state.mkdir(parents=True, exist_ok=True)
+        layout.bare.touch()
+    tools = toolchain.build_with_kserve(layout, progress, kserve, *(images.PARTS if layout.bare.exists() else ()))
     watched = Supervision(layout)
     if not watched.running():
         _clean(layout)
         _prepare(layout, tools)
         watched.boot()
-    elif kserve_release(layout) != kserve:
+    elif kserve_release(layout) != kserve and not layout.bare.exists():
         _configure(layout, tools)
         watched.renew("kserve")
     layout.kserve_release.write_text(kserve)
@@ -57,7 +62,11 @@ def kserve_release(layout: Layout) -> str:
 def down(layout: Layout, purge: bool = False) -> None:
     """Stop everything and take away what lies outside the cache and state folders; ``purge`` removes the state too."""
     Supervision(layout).kill()
-    _clean(layout)
+    for host in hosts.names(layout):
+        hosts.stop(layout, host)
+    packages.down(layout)
+    if _made_folders(layout).exists():  # else there was no cluster of this state, and the bridge is another's
+        _clean(layout)
     if purge:
         shutil.rmtree(layout.state, ignore_errors=True)
 
@@ -91,7 +100,7 @@ def _prepare(layout: Layout, tools: Toolchain) -> None:
     shutil.rmtree(layout.state / "containerd" / "run", ignore_errors=True)
     _configure(layout, tools)
     made = [folder for folder in COMPILED_IN if not os.path.isdir(folder)]
-    (layout.state / "made-folders").write_text("\n".join(made))
+    _made_folders(layout).write_text("\n".join(made))
     for missing in made:
         os.makedirs(missing)
     system.make_cgroup(layout.cgroup)
@@ -99,6 +108,13 @@ def _prepare(layout: Layout, tools: Toolchain) -> None:
     run(["ip", "link", "add", where.BRIDGE, "type", "bridge"])
     run(["ip", "address", "add", f"{where.BRIDGE_ADDRESS}/{prefix}", "dev", where.BRIDGE])
     run(["ip", "link", "set", where.BRIDGE, "up"])
+    if layout.bare.exists():
+        run(["ip", "address", "add", f"{where.API_SERVICE}/32", "dev", where.BRIDGE])
+
+
+def _made_folders(layout: Layout) -> Path:
+    """Names the folders outside the state that were made; is there once a cluster has been started."""
+    return layout.state / "made-folders"
 
 
 def _clean(layout: Layout) -> None:
@@ -106,7 +122,7 @@ def _clean(layout: Layout) -> None:
     subprocess.run(["ip", "link", "delete", where.BRIDGE], capture_output=True)
     system.remove_cgroup(layout.cgroup)
     with contextlib.suppress(FileNotFoundError):
-        for made in (layout.state / "made-folders").read_text().split():
+        for made in _made_folders(layout).read_text().split():
             with contextlib.suppress(OSError):  # in use by something else since: not ours any more
                 os.rmdir(made)
     layout.control_socket.unlink(missing_ok=True)
@@ -114,29 +130,27 @@ def _clean(layout: Layout) -> None:
 
 def _configure(layout: Layout, tools: Toolchain) -> None:
     values = {
-        **{name.lower(): getattr(where, name) for name in dir(where) if name.isupper()},
         "state": layout.state,
         "config": layout.config,
         "cgroup": layout.cgroup,
+        "pki": layout.state / "pki",
+        "kubelet": layout.state / "kubelet",
+        "kubelet_health": where.LOOPBACK,
+        "containerd": layout.state / "containerd",
+        "containerd_run": layout.state / "containerd" / "run",
+        "nvidia_handler": layout.bare.exists(),
         "ca": layout.ca,
         "control_socket": layout.control_socket,
         "containerd_socket": layout.containerd_socket,
         "registry_storage": layout.registry_storage,
-        "cni_plugins": system.CNI_PLUGINS,
         "snapshotter": "overlayfs" if system.overlay_works_on(layout.state) else "native",
-        "cgroup_version": system.cgroup_version(),
         "parts": parts.table(layout, tools),
     }
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(SOURCE / "config"), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
-    )
-    environment.filters["quote"] = lambda text: '"' + str(text).replace("%", "%%") + '"'
     targets = {"10-rehearsal.conflist": "cni/10-rehearsal.conflist", "hosts.toml": "registries/nvcr.io/hosts.toml"}
-    for template in environment.list_templates(extensions=["j2"]):
-        name = template.removesuffix(".j2")
+    for name in templates.names():
         path = layout.config / targets.get(name, name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(environment.get_template(template).render(values))
+        path.write_text(templates.render(name, values))
     webhook = layout.config / "kserve" / "k8s-webhook-server" / "serving-certs"
     webhook.mkdir(parents=True, exist_ok=True)
     for source, name in zip(pki.certificate(layout, "kserve-webhook"), ("tls.crt", "tls.key"), strict=True):
@@ -179,20 +193,24 @@ def _start(layout: Layout, tools: Toolchain, watched: Supervision, progress: Pro
                     )
             time.sleep(0.1)
     images.build_and_push(layout, tools, progress)
+    if layout.bare.exists():
+        images.push_platform(layout, tools, progress)
     _renew_images(layout, tools)
-    with progress.step("the node and its GPUs"):
+    with progress.step("the node" if layout.bare.exists() else "the node and its GPUs"):
         _ready_node(layout, tools)
 
 
 def _renew_images(layout: Layout, tools: Toolchain) -> None:
-    """Give containerd the sandbox's image, and have it forget NIM images that were pushed anew under the same tags."""
+    """Give containerd the sandbox's image, and have it forget images that were pushed anew under the same tags."""
     ctr = [tools.program("containerd", "ctr"), f"--address={layout.containerd_socket}", "--namespace=k8s.io", "images"]
     known = run([*ctr, "ls", "--quiet"]).split()
     if PAUSE_IMAGE not in known:
         run([*ctr, "import", str(images.pause(layout, tools))])
     stamp, pushed = layout.state / "images.stamp", images.stamp(layout).read_text()
+    if layout.bare.exists():
+        pushed += images.platform_stamp(layout).read_text()
     if not stamp.exists() or stamp.read_text() != pushed:
-        if old := [name for name in known if "/nim/" in name]:
+        if old := [name for name in known if name.startswith("nvcr.io/")]:
             run([*ctr, "rm", *old])
         stamp.write_text(pushed)
 
@@ -230,8 +248,9 @@ def _over(process: subprocess.Popen[str]) -> bool:
 def _ready_node(layout: Layout, tools: Toolchain) -> None:
     node = f"node/{where.NODE}"
     kubectl(layout, tools, "wait", "--for=create", node, "--timeout=60s")
-    kubectl(layout, tools, "patch", node, "--subresource=status", "-p", json.dumps(gpu.resources()))
-    kubectl(layout, tools, "patch", node, "-p", json.dumps(gpu.labels()))
+    if not layout.bare.exists():
+        kubectl(layout, tools, "patch", node, "--subresource=status", "-p", json.dumps(gpu.resources()))
+        kubectl(layout, tools, "patch", node, "-p", json.dumps(gpu.labels()))
     kubectl(layout, tools, "wait", "--for=condition=Ready", node, "--timeout=60s")
 
 

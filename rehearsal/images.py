@@ -15,6 +15,7 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -25,10 +26,10 @@ from pathlib import Path
 from rehearsal import apt
 from rehearsal.command import run
 from rehearsal.errors import RehearsalError
-from rehearsal.layout import BRIDGE_ADDRESS, LOOPBACK, PAUSE_IMAGE, PORTS, SOURCE, Layout, url
+from rehearsal.layout import BRIDGE_ADDRESS, GPUS, LOOPBACK, PAUSE_IMAGE, PORTS, SOURCE, Layout, url
 from rehearsal.progress import Progress
 from rehearsal.standins import ngc
-from rehearsal.toolchain import Toolchain
+from rehearsal.toolchain import DEFAULT_KSERVE, Toolchain
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,13 @@ IMAGES = (
     Image("nvidia/nv-embedqa-e5-v5", "1.0.0", "embedding"),
     Image("nvidia/nv-rerankqa-mistral-4b-v3", "1.0.0", "ranking"),
 )
+
+PARTS = ("kube-rbac-proxy", "kserve-manifests")  # optional parts that a bare cluster needs
+PLUGIN = "nvidia/k8s-device-plugin:v0.20.0"  # the name of NVIDIA's, so that a role's own defaults find it
+_PLUGIN_NEEDS = ("grpcio>=1.66", "protobuf>=5", "PyYAML>=6")
+_PLUGIN_LIBRARY = "libstdc++6"  # a package: the wheel of grpcio is written in C++
+_PLUGIN_COMMAND = b"#!/bin/sh\nPYTHONPATH=/opt/plugin/lib exec python3 -u /opt/plugin/device_plugin.py\n"
+_NOBODY = 65532
 
 _PLATFORM = "linux/amd64"
 _USER = 1000
@@ -88,6 +96,51 @@ def build_and_push(layout: Layout, tools: Toolchain, progress: Progress) -> None
                 *("--exposed-ports=8000/tcp", *(f"--env={entry}" for entry in _environment(image))),
             )
     stamp(layout).write_text(wanted)
+
+
+def push_platform(layout: Layout, tools: Toolchain, progress: Progress) -> None:
+    """Have the images of KServe's own pods and of a device plugin in the registry. Raises RehearsalError."""
+    programs = {
+        f"rehearsal/kserve/kserve-controller:v{DEFAULT_KSERVE}": ("/manager", tools.program("kserve", "manager")),
+        "rehearsal/brancz/kube-rbac-proxy:v0.18.0": (
+            "/usr/local/bin/kube-rbac-proxy",
+            tools.program("kube-rbac-proxy", "kube-rbac-proxy"),
+        ),
+    }
+    plugin = (SOURCE / "standins" / "device_plugin.py").read_bytes()
+    layers = list(fetch(layout, progress))
+    wanted = _digest([layer.name for layer in layers], plugin, _PLUGIN_COMMAND, GPUS, sorted(programs.items()))
+    done = platform_stamp(layout)
+    if done.is_file() and done.read_text() == wanted:
+        return
+    program = _tar(
+        {
+            "opt/plugin": (0o755, 0, None),
+            "opt/plugin/device_plugin.py": (0o644, 0, plugin),
+            "usr/bin/nvidia-device-plugin": (0o755, 0, _PLUGIN_COMMAND),
+        }
+    )
+    layers.append(_keep(layout, "plugin", _digest(program), program, ".tar"))
+    with progress.step(f"pushing {len(programs) + 1} images of the platform"), _login(layout) as environment:
+        registry = f"{LOOPBACK}:{PORTS['ngc']}"
+        for name, (path, binary) in programs.items():
+            with _scratch(layout) as scratch:
+                layer = scratch / "layer.tar"
+                layer.write_bytes(_tar({path.lstrip("/"): (0o755, 0, Path(binary).read_bytes())}))
+                _crane(tools, environment, "append", f"--new_layer={layer}", f"--new_tag={registry}/{name}")
+            new = f"{registry}/{name}"
+            settings = (f"--set-platform={_PLATFORM}", f"--entrypoint={path}", f"--user={_NOBODY}")
+            _crane(tools, environment, "mutate", new, f"--tag={new}", *settings)
+        new = f"{registry}/{PLUGIN}"
+        _crane(tools, environment, "append", *(f"--new_layer={layer}" for layer in layers), f"--new_tag={new}")
+        settings = (f"--set-platform={_PLATFORM}", "--entrypoint=nvidia-device-plugin", f"--env=STANDIN_GPUS={GPUS}")
+        _crane(tools, environment, "mutate", new, f"--tag={new}", *settings, "--env=PATH=/usr/bin:/bin")
+    done.write_text(wanted)
+
+
+def platform_stamp(layout: Layout) -> Path:
+    """The same for the images of the platform."""
+    return layout.registry_storage / "platform.stamp"
 
 
 def stamp(layout: Layout) -> Path:
@@ -181,6 +234,35 @@ def _root(layout: Layout, key: str, progress: Progress) -> Path:
         order = ["--sort=name", "--mtime=@0", "--numeric-owner", "--use-compress-program=gzip -n"]
         run(["tar", "--create", f"--file={made}", f"--directory={root}", *order, "."])
         return _move(made, archive)
+
+
+def fetch(layout: Layout, progress: Progress) -> tuple[Path, Path]:
+    """The layers of the device plugin's image that come from the network. Raises RehearsalError."""
+    root = _root(layout, _root_key(), progress)
+    return root, _plugin_needs(layout, root, progress)
+
+
+def _plugin_needs(layout: Layout, root: Path, progress: Progress) -> Path:
+    """The libraries of the device plugin for the Python of the root file system, as a layer."""
+    with tarfile.open(root) as archive:
+        found = next(m for name in archive if (m := re.fullmatch(r"\./usr/lib/python3\.(\d+)", name.name)))
+    version = f"3.{found[1]}"
+    layer = layout.cache / "images" / f"libraries-{_digest(version, _PLUGIN_NEEDS, _PLUGIN_LIBRARY)}.tar.gz"
+    if layer.is_file():
+        return layer
+    with progress.step("getting the device plugin's libraries"), _scratch(layout) as scratch:
+        target = scratch / "root" / "opt" / "plugin" / "lib"
+        only = ["--only-binary=:all:", f"--python-version={version}", "--implementation=cp"]
+        run([sys.executable, "-m", "pip", "install", "--quiet", f"--target={target}", *only, *_PLUGIN_NEEDS])
+        (scratch / "packages").mkdir()
+        run(["apt-get", "download", "-o", "APT::Sandbox::User=root", _PLUGIN_LIBRARY], folder=scratch / "packages")
+        (package,) = (scratch / "packages").iterdir()
+        run(["dpkg-deb", "--extract", str(package), str(scratch / "root")])
+        shutil.rmtree(scratch / "root" / "usr" / "share")
+        made = scratch / "libraries.tar.gz"
+        order = ["--sort=name", "--mtime=@0", "--owner=0", "--group=0", "--use-compress-program=gzip -n"]
+        run(["tar", "--create", f"--file={made}", f"--directory={scratch}/root", *order, "."])
+        return _move(made, layer)
 
 
 # --- tools ------------------------------------------------------------------------------------------------------------

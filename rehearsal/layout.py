@@ -15,6 +15,7 @@ BRIDGE = "gpuops0"
 BRIDGE_ADDRESS = "10.213.0.1"
 POD_NETWORK = "10.213.0.0/24"
 SERVICE_NETWORK = "10.214.0.0/24"
+API_SERVICE = "10.214.0.1"  # the first of them is that of the API server
 NAMESPACE_KSERVE = "kserve"
 NAMESPACE_CONTOUR = "projectcontour"
 STORAGE_PROVISIONER = "rehearsal.gpuops.nim/local"
@@ -42,7 +43,9 @@ PORTS = {
     "ingress-tls": 18443,
     "ngc": 25443,
     "registry": 25445,
+    "packages": 25446,
 }
+HOST_PORTS = range(27201, 27299)  # of the hosts' sshd; one that is a node has a bridge and pods of its own, too
 
 # Folders that programs have compiled in. Inside the rehearsal's own mount namespace each one is a folder of the state.
 COMPILED_IN = ("/run/containerd", "/var/lib/cni", "/var/log/containers", "/var/lib/kubelet")
@@ -108,6 +111,11 @@ class Layout:
         return f"gpuops-rehearsal-{hashlib.sha256(str(self.state).encode()).hexdigest()[:8]}"
 
     @property
+    def bare(self) -> Path:
+        """Is there in a cluster that has neither KServe nor GPUs."""
+        return self.state / "bare"
+
+    @property
     def kserve_release(self) -> Path:
         """Names the release of KServe that runs."""
         return self.state / "kserve-release"
@@ -128,6 +136,16 @@ class Layout:
     def ngc_state(self) -> Path:
         """Faults and keys of the ngc stand-in, read anew at each request."""
         return self.state / "ngc.json"
+
+    @property
+    def hosts(self) -> Path:
+        """A folder for each host, and the ssh_config that knows them all."""
+        return self.state / "hosts"
+
+    @property
+    def packages(self) -> Path:
+        """The signed repository of the container toolkit, as it is served."""
+        return self.cache / "packages"
 
     @property
     def volumes(self) -> Path:

@@ -21,12 +21,10 @@ def paths(layout: Layout, tools: Toolchain) -> list[Path]:
     """Files and folders for ``kubectl apply``, upstream's CRDs as they are and the rest written to one file."""
     kserve, contour = tools.folders["kserve"], tools.folders["contour"]
     documents = [
-        *(_namespace(name) for name in (NAMESPACE_KSERVE, NAMESPACE_CONTOUR)),
+        _namespace(NAMESPACE_CONTOUR),
         *_load(contour / "02-rbac.yaml"),
         *_load(contour / "02-role-contour.yaml"),
-        *(_in_kserve(document) for name in _KSERVE_RBAC for document in _load(kserve / "rbac" / name)),
-        _kserve_config(kserve),
-        *_webhooks(kserve, layout.ca.read_bytes()),
+        *([] if layout.bare.exists() else _kserve(kserve, layout.ca.read_bytes())),
         {
             "apiVersion": "networking.k8s.io/v1",
             "kind": "IngressClass",
@@ -45,9 +43,21 @@ def paths(layout: Layout, tools: Toolchain) -> list[Path]:
     ]
     own = layout.config / "manifests.yaml"
     own.write_text(yaml.safe_dump_all(documents))
+    if layout.bare.exists():
+        return [own, contour / "01-crds.yaml"]
     # from 0.18 on the kind that storageUri asks for lies apart
     crds = [*(kserve / "full").glob("*_*.yaml"), *(kserve / "full").glob("*/*_clusterstoragecontainers.yaml")]
     return [own, contour / "01-crds.yaml", *sorted(crds)]
+
+
+def _kserve(kserve: Path, ca: bytes) -> list[dict[str, Any]]:
+    """What its manager needs beside the CRDs when it runs outside the cluster."""
+    return [
+        _namespace(NAMESPACE_KSERVE),
+        *(_in_kserve(document) for name in _KSERVE_RBAC for document in _load(kserve / "rbac" / name)),
+        _kserve_config(kserve),
+        *_webhooks(kserve, ca),
+    ]
 
 
 def _load(path: Path) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import requests
 
 from rehearsal.layout import (
+    API_SERVICE,
     BRIDGE_ADDRESS,
     LOOPBACK,
     NAMESPACE_CONTOUR,
@@ -46,7 +47,15 @@ def envoy_program() -> str:
 
 
 def table(layout: Layout, tools: Toolchain) -> tuple[Part, ...]:
-    """Every part, those that others wait for first. ``after: manifests`` waits for the cluster's own objects."""
+    """Every part, those that others wait for first. ``after: manifests`` waits for the cluster's own objects.
+
+    A bare cluster has no KServe; whoever installs it in pods needs the API server's Service there.
+    """
+    absent = "kserve" if layout.bare.exists() else "service"
+    return tuple(part for part in _all(layout, tools) if part.name != absent)
+
+
+def _all(layout: Layout, tools: Toolchain) -> tuple[Part, ...]:
     pki, ca, config = layout.state / "pki", str(layout.ca), layout.config
 
     def answers(address: str, path: str) -> Callable[[], bool]:
@@ -143,6 +152,7 @@ def table(layout: Layout, tools: Toolchain) -> tuple[Part, ...]:
                 "--enable-admission-plugins=NodeRestriction",
                 "--allow-privileged",
                 "--endpoint-reconciler-type=none",
+                "--enable-aggregator-routing",  # webhooks in pods are reached at their pods, without kube-proxy
                 "--profiling=false",
                 "--shutdown-delay-duration=0s",
                 f"--audit-policy-file={config}/audit.yaml",
@@ -204,6 +214,19 @@ def table(layout: Layout, tools: Toolchain) -> tuple[Part, ...]:
             ),
             answers(url("kubelet-health"), "/healthz"),
             after=("apiserver", "containerd"),
+        ),
+        Part(
+            "service",
+            (
+                sys.executable,
+                "-m",
+                "rehearsal.standins.service",
+                f"{API_SERVICE}:443",
+                f"{LOOPBACK}:{PORTS['apiserver']}",
+            ),
+            answers(f"https://{API_SERVICE}", "/readyz"),
+            after=("apiserver",),
+            environment=python,
         ),
         Part(
             "volumes",

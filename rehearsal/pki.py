@@ -62,6 +62,20 @@ def ensure_certificates(layout: Layout) -> None:
     _write(layout.kubeconfig, _kubeconfig(ca, admin, "admin"))
 
 
+def node(layout: Layout, name: str, address: str) -> dict[str, bytes]:
+    """Of another node's kubelet: its kubeconfig, and what it serves with."""
+    ca = trustme.CA.from_pem(layout.ca.read_bytes(), (layout.pki / "ca.key").read_bytes())
+    user = f"system:node:{name}"
+    client = ca.issue_cert(name, common_name=user, organization_name="system:nodes")
+    server = ca.issue_cert(address, name)
+    return {
+        "kubelet.kubeconfig": _kubeconfig(ca, client, user),
+        "kubelet-server.crt": server.cert_chain_pems[0].bytes(),
+        "kubelet-server.key": server.private_key_pem.bytes(),
+        "ca.crt": layout.ca.read_bytes(),
+    }
+
+
 def certificate(layout: Layout, name: str) -> tuple[Path, Path]:
     """(certificate, key) of a server or user."""
     return layout.state / "pki" / f"{name}.crt", layout.state / "pki" / f"{name}.key"

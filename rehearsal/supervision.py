@@ -1,22 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The processes: supervisord as the first process of a PID and mount namespace of its own.
-
-That makes the end simple and certain. The kernel kills everything in a PID namespace with its first process,
-containers and their shims too, and takes every mount of a mount namespace away with its last process. So `down`, or a
-`kill -9` of anything or everything, leaves neither a process nor a mount behind.
-"""
+"""The processes: supervisord as the first process of a namespace of its own, which ends with all that is in it."""
 
 from __future__ import annotations
 
-import fcntl
-import os
-import signal
-import subprocess
 import sys
 import time
 import xmlrpc.client
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,9 +15,9 @@ import supervisor.xmlrpc
 
 from rehearsal.errors import RehearsalError
 from rehearsal.layout import COMPILED_IN, Layout
+from rehearsal.namespace import Namespace
 
 _START_SECONDS = 10.0
-_NAMESPACES = ("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 
 class Supervision:
@@ -34,20 +25,12 @@ class Supervision:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._lock = layout.state / "lock"
+        self._namespace = Namespace(layout.state)
         transport = supervisor.xmlrpc.SupervisorTransport(None, None, serverurl=f"unix://{layout.control_socket}")
         self._server = xmlrpc.client.ServerProxy("http://localhost", transport=transport).supervisor
 
     def running(self) -> bool:
-        """Whether the namespace lives: unshare holds the lock until it has seen the end of all that is in it."""
-        if not self._lock.exists():
-            return False
-        with self._lock.open() as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-        return False
+        return self._namespace.running()
 
     def boot(self) -> None:
         """Start an empty supervisor in new namespaces. Raises RehearsalError when it does not come up."""
@@ -59,18 +42,7 @@ class Supervision:
             own.mkdir(parents=True, exist_ok=True)
             mounts.append(f"mount --bind {own} {folder}")
         supervisord = f'exec "{sys.executable}" -m supervisor.supervisord -c "{state}/config/supervisord.conf"'
-        with self._lock.open("w") as lock, (state / "logs" / "boot.log").open("wb") as log:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            process = subprocess.Popen(
-                [*_NAMESPACES, "sh", "-c", " && ".join([*mounts, supervisord])],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=(lock.fileno(),),
-                start_new_session=True,
-                cwd=state,
-            )
-        (state / "pid").write_text(str(process.pid))
+        process = self._namespace.start(" && ".join([*mounts, supervisord]), state / "logs" / "boot.log")
         deadline = time.monotonic() + _START_SECONDS
         while not self._layout.control_socket.exists():
             if process.poll() is not None or time.monotonic() > deadline:
@@ -79,17 +51,7 @@ class Supervision:
 
     def kill(self) -> None:
         """End the namespace with all that is in it."""
-        if not self.running():
-            return
-        outer = int((self._layout.state / "pid").read_text())
-        with suppress(ProcessLookupError, FileNotFoundError):
-            for first in Path(f"/proc/{outer}/task/{outer}/children").read_text().split():
-                os.kill(int(first), signal.SIGKILL)
-        deadline = time.monotonic() + _START_SECONDS
-        while self.running():
-            if time.monotonic() > deadline:
-                raise RehearsalError("The cluster's processes do not end; see `dmesg` for a stuck kernel task.")
-            time.sleep(0.02)
+        self._namespace.kill()
 
     def start(self, part: str) -> None:
         """Start a part, or let it go on if it is frozen."""

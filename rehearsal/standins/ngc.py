@@ -47,11 +47,12 @@ TOKEN_SECONDS = 900
 CHUNK = 1 << 18
 
 _TAIL = "0123456789abcdefghijklmnopqrstuvwxyz"
-#: kind of key -> the key itself. ``publisher`` alone may push; the rehearsal fills its registry with it.
+#: kind of key -> the key itself. ``publisher`` alone may push; the rehearsal fills its registry with it. ``service``
+#: and ``legacy`` are good ones, too. A legacy key is base64 of 26 letters or digits and a UUID.
 KEYS = {
     kind: f"nvapi-rehearsal-{kind}-{_TAIL}"
-    for kind in ("valid", "second", "expired", "unentitled", "denied", "blocked", "publisher")
-}
+    for kind in ("valid", "second", "service", "expired", "unentitled", "denied", "blocked", "publisher")
+} | {"legacy": base64.b64encode(b"rehearsal0of0a0legacy0key0:00000000-0000-4000-8000-000000000000").decode()}
 
 #: what a fault can be set on. A fault on a wider name holds for everything below it that has none of its own.
 TARGETS = {
@@ -62,16 +63,17 @@ TARGETS = {
     "tags": "the tag list of a repository",
     "caller-info": "/v3/keys/get-caller-info",
     "org": "/v2/org",
+    "catalog": "the search for containers",
     "authn": "/token?service=ngc",
     "files": "the file list of a model",
     "download": "the files of a model",
     "registry": "all of nvcr.io: token, ping, manifest, blob, tags",
-    "api": "all of api.ngc.nvidia.com and authn.nvidia.com: caller-info, org, authn, files, download",
+    "api": "all of api.ngc.nvidia.com and authn.nvidia.com: caller-info, org, catalog, authn, files, download",
     "all": "everything",
 }
 _WIDER = {
     **dict.fromkeys(("token", "ping", "manifest", "blob", "tags"), "registry"),
-    **dict.fromkeys(("caller-info", "org", "authn", "files", "download"), "api"),
+    **dict.fromkeys(("caller-info", "org", "catalog", "authn", "files", "download"), "api"),
 }
 
 
@@ -82,6 +84,9 @@ class Fault:
 
     status: HTTP status to answer, such as 429 or 503. retry_after: seconds for the Retry-After header of that answer.
     delay: seconds to wait first. hang: take the request and never answer. rate: bytes per second of the answer's body.
+    cut: end the connection in the middle of the answer's body. redirect: send the client to this URL. html: answer with
+    a web page, as the portal of a hotel does. refuse_tls: on ``all``, end each connection before its TLS handshake; on
+    anything narrower, answer that request with bytes that are no TLS.
     count: this many requests are hit, then the fault is gone; None means until it is cleared.
     """
 
@@ -90,6 +95,10 @@ class Fault:
     delay: float = 0
     hang: bool = False
     rate: int | None = None
+    cut: bool = False
+    redirect: str | None = None
+    html: bool = False
+    refuse_tls: bool = False
     count: int | None = None
 
 
@@ -115,6 +124,10 @@ class State:
             if name in self.faults:
                 return name, self.faults[name]
         return None
+
+    def is_public(self, repository: str) -> bool:
+        """As on nvcr.io: NIMs ask for a key, what a GPU node runs (nvidia/k8s-device-plugin) does not."""
+        return repository in self.public or not repository.startswith("nim/")
 
     def kind(self, key: str) -> str | None:
         """The kind of this key; None when NGC never issued it."""
@@ -168,6 +181,19 @@ def clear(path: Path, target: str | None = None) -> None:
         state.faults = {name: fault for name, fault in state.faults.items() if target not in (None, name)}
 
 
+def take(path: Path, name: str) -> bool:
+    """Use up one of a counted fault; False when others were faster."""
+    with editing(path) as state:
+        fault = state.faults.get(name)
+        if not fault or fault.count is None:
+            return bool(fault)
+        if fault.count <= 1:
+            del state.faults[name]
+        else:
+            state.faults[name] = dataclasses.replace(fault, count=fault.count - 1)
+        return fault.count > 0
+
+
 # --- keys and tokens --------------------------------------------------------------------------------------------------
 class Signer:
     """Signs the tokens that the registry accepts and knows its own again."""
@@ -205,20 +231,23 @@ class Signer:
 class Refusal(Exception):
     """NGC says no."""
 
-    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int, code: str, message: str, headers: dict[str, str] | None = None, page: str = ""
+    ) -> None:
+        """``page``: HTML to answer with in place of JSON."""
         super().__init__(message)
-        self.status, self.code, self.message, self.headers = status, code, message, headers or {}
+        self.status, self.code, self.message, self.headers, self.page = status, code, message, headers or {}, page
 
 
 def _entitled(state: State, kind: str | None, anonymous: bool, repository: str) -> None:
     """Raise Refusal unless this caller may have this repository's image or model."""
     if anonymous:
-        if repository not in state.public:
+        if not state.is_public(repository):
             raise Refusal(401, "UNAUTHORIZED", "authentication required")
         return
     if kind is None or kind == "expired":
         raise Refusal(401, "UNAUTHORIZED", "authentication required")
-    if repository in state.public:
+    if state.is_public(repository):
         return
     if kind == "unentitled":
         raise Refusal(402, "PAYMENT_REQUIRED", "Payment Required")
@@ -249,6 +278,7 @@ _ROUTES = [
         (r"/v3/keys/get-caller-info", "caller-info"),
         (r"/token", "authn"),
         (r"/v2/org", "org"),
+        (r"/v2/search/catalog/resources/CONTAINER", "catalog"),
         (r"/v2/org/(?P<repo>[^/]+/team/[^/]+/models/[^/]+)/(?P<version>[^/]+)/files", "files"),
         (r"/v2/org/(?P<repo>[^/]+/team/[^/]+/models/[^/]+)/(?P<version>[^/]+)/files/(?P<file>.+)", "download"),
         (r"/v2/", "ping"),
@@ -257,6 +287,7 @@ _ROUTES = [
         (r"/v2/(?P<repo>.+)/tags/list", "tags"),
     )
 ]
+_PORTAL = "<html><head><title>Welcome</title></head><body>Sign in to use this network.</body></html>"
 _PROXIED = ("ping", "manifest", "blob", "tags")
 _HOP = ("connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "proxy-connection", "expect")
 
@@ -280,10 +311,11 @@ class Handler(BaseHTTPRequestHandler):
     _backend: http.client.HTTPConnection | None = None
     _status = 0
     _who = "-"
+    _cut, _rate = False, 0
 
     def _handle(self) -> None:
         begun = time.monotonic()
-        self._status, self._who = 0, "-"
+        self._status, self._who, self._cut, self._rate = 0, "-", False, 0
         url = urlsplit(self.path)
         try:
             self._route(url.path, parse_qs(url.query))
@@ -291,7 +323,7 @@ class Handler(BaseHTTPRequestHandler):
             # an upload's body may still be on its way
             self.close_connection = self.close_connection or self.command in ("PUT", "PATCH")
             errors = [{"code": refusal.code, "message": refusal.message}]
-            self._answer(refusal.status, {"errors": errors}, refusal.headers)
+            self._answer(refusal.status, refusal.page or {"errors": errors}, refusal.headers)
         except (ConnectionError, TimeoutError, ssl.SSLError):
             self.close_connection = True
         except (http.client.HTTPException, OSError) as error:
@@ -321,11 +353,11 @@ class Handler(BaseHTTPRequestHandler):
         proxied = target in _PROXIED or target == "registry"
         body = b"" if proxied else self._body()
         state = load(self.site.control)
-        rate = self._misbehave(state, target)
+        self._misbehave(state, target)
         if proxied:
-            if target == "manifest" and self._bearer(state) == "blocked" and parts["repo"] not in state.public:
+            if target == "manifest" and self._bearer(state) == "blocked" and not state.is_public(parts["repo"]):
                 raise Refusal(451, "UNAVAILABLE_FOR_LEGAL_REASONS", "Unavailable For Legal Reasons")
-            return self._forward(rate)
+            return self._forward()
         if target == "token":
             return self._proxy_auth(state, query)
         if target == "caller-info":
@@ -334,40 +366,36 @@ class Handler(BaseHTTPRequestHandler):
             return self._authn(state)
         if target == "org":
             return self._org(state)
+        if target == "catalog":
+            return self._catalog(query)
         if target in ("files", "download"):
-            return self._model(state, rate or state.download_rate, parts)
+            return self._model(state, self._rate or state.download_rate, parts)
         raise Refusal(404, "NOT_FOUND", "no such page")
 
     # --- faults
-    def _misbehave(self, state: State, target: str) -> int:
-        """Do what the fault of this target says. Returns the rate for the answer's body, 0 = unlimited."""
+    def _misbehave(self, state: State, target: str) -> None:
+        """Do what the fault of this target says; ``_cut`` and ``_rate`` are for whoever writes the answer's body."""
         found = state.fault(target)
         if not found or self._is_publisher(state):  # the rehearsal's own pushes are no part of the play
-            return 0
+            return
         name, fault = found
-        if fault.count is not None and not self._take(name):
-            return 0
+        if fault.count is not None and not take(self.site.control, name):
+            return
         time.sleep(fault.delay)
         while fault.hang:
             # the client's own time limit, or somebody who clears the fault, ends this
             if select.select([self.connection], [], [], 0.2)[0] or not load(self.site.control).fault(target):
                 raise ConnectionAbortedError
-        if fault.status:
+        if fault.refuse_tls:
+            socket.socket.sendall(self.connection, b"no TLS here\n")  # past the TLS layer
+            raise ConnectionAbortedError
+        self._cut, self._rate = fault.cut, fault.rate or 0
+        status = fault.status or (307 if fault.redirect else 200 if fault.html else 0)
+        if status:
             headers = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
-            raise Refusal(fault.status, "FAULT", http.client.responses.get(fault.status, "fault"), headers)
-        return fault.rate or 0
-
-    def _take(self, name: str) -> bool:
-        """Use up one of a counted fault; False when others were faster."""
-        with editing(self.site.control) as state:
-            fault = state.faults.get(name)
-            if not fault or fault.count is None:
-                return bool(fault)
-            if fault.count <= 1:
-                del state.faults[name]
-            else:
-                state.faults[name] = dataclasses.replace(fault, count=fault.count - 1)
-            return fault.count > 0
+            headers |= {"Location": fault.redirect} if fault.redirect else {}
+            text = http.client.responses.get(status, "fault")
+            raise Refusal(status, "FAULT", text, headers, _PORTAL if fault.html else "")
 
     # --- NGC
     def _basic(self) -> tuple[str, str] | None:
@@ -388,6 +416,11 @@ class Handler(BaseHTTPRequestHandler):
             kind = state.kind(value) or self.site.signer.subject(value)
             self._who = kind or "unknown"
         return kind
+
+    def _raw_legacy(self, state: State) -> bool:
+        """A legacy key stands where only newer keys and tokens may: it has to be made a token first."""
+        scheme, _, value = (self.headers.get("Authorization") or "").partition(" ")
+        return scheme.lower() == "bearer" and state.kind(value) == "legacy"
 
     def _is_publisher(self, state: State) -> bool:
         basic = self._basic()
@@ -421,16 +454,18 @@ class Handler(BaseHTTPRequestHandler):
             raise Refusal(405, "UNSUPPORTED", "Method Not Allowed")
         kind = self._bearer(state)
         sent = parse_qs(body.decode("latin-1")).get("credentials", [""])[0]
-        if kind is None or kind == "expired" or state.kind(sent) != kind:
+        if kind is None or kind == "expired" or state.kind(sent) != kind or self._raw_legacy(state):
             raise Refusal(401, "UNAUTHORIZED", "Invalid credentials")
         roles = ["REGISTRY_READ"] + ["NVIDIA_AI_ENTERPRISE_VIEWER"] * (kind != "unentitled")
+        user = {"email": "user@example.com", "roles": [{"org": {"name": "rehearsal"}, "orgRoles": roles}]}
         self._answer(
             200,
             {
-                "type": "PERSONAL_KEY",
+                "requestStatus": {"statusCode": "SUCCESS"},
+                "type": "SERVICE_KEY" if kind == "service" else "PERSONAL_KEY",
                 "orgName": "rehearsal",
                 "products": ["artifact-catalog"] if kind != "denied" else ["nvidia-cloud-functions"],
-                "user": {"email": "user@example.com", "roles": [{"org": {"name": "rehearsal"}, "orgRoles": roles}]},
+                "user": None if kind == "service" else user,
             },
         )
 
@@ -445,10 +480,39 @@ class Handler(BaseHTTPRequestHandler):
 
     def _org(self, state: State) -> None:
         kind = self._bearer(state)
-        if kind is None or kind == "expired":
+        if kind is None or kind == "expired" or self._raw_legacy(state):
             raise Refusal(401, "UNAUTHORIZED", "Invalid credentials")
         self._answer(
             200, {"requestStatus": {"statusCode": "SUCCESS"}, "organizations": [{"name": "rehearsal", "type": "CLOUD"}]}
+        )
+
+    def _catalog(self, query: dict[str, list[str]]) -> None:
+        """What the registry holds of one organisation; anybody may ask."""
+        try:
+            asked = json.loads(query.get("q", ["{}"])[0])
+            organisation, page = str(asked["query"]).removeprefix("orgName:"), int(asked.get("page", 0))
+            size = min(max(int(asked.get("pageSize", 25)), 1), 1000)
+        except (ValueError, KeyError, TypeError):
+            raise Refusal(400, "INVALID_REQUEST", "Invalid query") from None
+        access = [{"type": "registry", "name": "catalog", "actions": ["*"]}]
+        token = self.site.signer.token("catalog", SERVICE, access)
+        backend = http.client.HTTPConnection(self.site.registry, timeout=10)
+        try:
+            backend.request("GET", "/v2/_catalog?n=1000", headers={"Authorization": f"Bearer {token}"})
+            held = json.loads(backend.getresponse().read())["repositories"]
+        finally:
+            backend.close()
+        names = [name for name in held if name.startswith(f"{organisation}/")]
+        resources = [{"resourceId": name, "resourceType": "CONTAINER", "attributes": []} for name in names]
+        shown = resources[page * size : (page + 1) * size]
+        self._answer(
+            200,
+            {
+                "resultTotal": len(names),
+                "resultPageTotal": -(-len(names) // size),
+                "params": {"page": page, "pageSize": size},
+                "results": [{"groupValue": "CONTAINER", "totalCount": len(names), "resources": shown}],
+            },
         )
 
     def _model(self, state: State, rate: int, parts: dict[str, str]) -> None:
@@ -456,7 +520,7 @@ class Handler(BaseHTTPRequestHandler):
         repository = f"{org}/{team}/{model}"
         kind = self._bearer(state)
         _entitled(state, kind, not self.headers.get("Authorization"), repository)
-        if kind == "blocked" and repository not in state.public:
+        if kind == "blocked" and not state.is_public(repository):
             raise Refusal(451, "UNAVAILABLE_FOR_LEGAL_REASONS", "Unavailable For Legal Reasons")
         files = model_files(repository, parts["version"], state.model_bytes)
         if "file" not in parts:
@@ -480,7 +544,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.wfile.write(block)
 
     # --- the registry behind /v2/
-    def _forward(self, rate: int) -> None:
+    def _forward(self) -> None:
         headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP}
         headers["X-Forwarded-Proto"] = "https"
         body: Iterable[bytes] | None = None
@@ -500,7 +564,10 @@ class Handler(BaseHTTPRequestHandler):
         if chunked:
             self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        for block in _throttled(iter(lambda: response.read1(CHUNK), b""), rate):
+        if self._cut:
+            self.wfile.write(response.read((response.length or 0) // 2))
+            raise ConnectionAbortedError("as it was told")
+        for block in _throttled(iter(lambda: response.read1(CHUNK), b""), self._rate):
             self.wfile.write(b"%x\r\n%b\r\n" % (len(block), block) if chunked else block)
         response.close()  # else the connection can't be used again
         if chunked:
@@ -552,15 +619,18 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Connection", "close")
 
     def _answer(self, status: int, value: object, headers: dict[str, str] | None = None) -> None:
-        body = json.dumps(value).encode()
+        """JSON, or the page where the value is a text."""
+        body = value.encode() if isinstance(value, str) else json.dumps(value).encode()
         self._begin(status)
         for name, text in (headers or {}).items():
             self.send_header(name, text)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", "text/html" if isinstance(value, str) else "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            for block in _throttled([body[: len(body) // 2] if self._cut else body], self._rate):
+                self.wfile.write(block)
+        self.close_connection = self.close_connection or self._cut
 
     def finish(self) -> None:
         self._drop_backend()
@@ -589,7 +659,7 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, address: tuple[str, int], site: Site, tls: ssl.SSLContext) -> None:
-        self._tls = tls
+        self._tls, self._control = tls, site.control
         super().__init__(address, type("Bound", (Handler,), {"site": site}))
 
     def server_bind(self) -> None:
@@ -601,10 +671,17 @@ class Server(ThreadingHTTPServer):
         # the handshake happens in the request's own thread: a silent client holds nobody up
         request.settimeout(30)
         try:
+            if self._refuses():
+                return
             with self._tls.wrap_socket(request, server_side=True) as connection:
                 super().finish_request(connection, client_address)
         except (OSError, ValueError):
             pass
+
+    def _refuses(self) -> bool:
+        """Before the handshake nobody knows what will be asked, so only a fault on everything counts."""
+        fault = load(self._control).faults.get("all", Fault())
+        return fault.refuse_tls and (fault.count is None or take(self._control, "all"))
 
 
 def main(argv: list[str] | None = None) -> int:

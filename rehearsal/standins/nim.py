@@ -56,8 +56,15 @@ FAILURES = {
     "cache-full": "the cache volume runs full during the download",
     "oom": "really takes memory until the kernel ends the container",
     "cuda-oom": "the GPU's memory is too small for the weights",
+    "trt-oom": "the same, in TensorRT's words",
     "kv-cache": "and for the KV cache; NIM_MAX_MODEL_LEN of 4848 or less helps",
+    "kv-cache-none": "nothing at all is left for the KV cache",
     "nccl-shm": "/dev/shm is too small",
+    "bus-error": "the same, as PyTorch's workers notice it",
+    "lora": "NIM_PEFT_SOURCE is set and no profile for this GPU takes adapters",
+    "links-lost": "the cache was copied without its symbolic links",
+    "p2p-cache": "several GPUs, and vLLM can't write what it found out about them into the cache",
+    "ecc": "the GPU's memory is broken",
     "port-conflict": "somebody else listens on the port",
     "hang": "loads for ever",
     "slow": "loads for so many seconds longer",
@@ -214,7 +221,7 @@ def _system_information(busy: bool) -> str:
 
 def choose_profile(settings: Settings, log: Log) -> Profile:
     """Raises Failure when none fits."""
-    if settings.fail in ("profile", "gpu-busy"):
+    if settings.fail in ("profile", "gpu-busy", "lora"):
         found = None
     elif settings.profile:
         found = next((one for one in profiles(settings) if settings.profile in (one.id, one.name)), None)
@@ -222,6 +229,9 @@ def choose_profile(settings: Settings, log: Log) -> Profile:
             found = None
     else:
         found = next(one for one in reversed(profiles(settings)) if one.tp <= (settings.gpus or 1))
+    if settings.fail == "lora":
+        log("ngc_profile.py:215", "Running NIM with LoRA. Only looking for compatible profiles that support LoRA.")
+        log("ngc_profile.py:219", "Detected 0 compatible profile(s).")
     if not found and settings.second_line:
         raise Failure(
             "nim.errors.ProfileError: Could not match a profile in manifest\n"
@@ -359,12 +369,12 @@ class Cache:
     def __init__(self, settings: Settings, log: Log) -> None:
         self._settings, self._log = settings, log
         self._root = settings.cache / "ngc" / "hub" / ("models--" + settings.repository.replace("/", "--"))
-        self._snapshot = self._root / "snapshots" / MODEL_VERSION
+        self.snapshot = self._root / "snapshots" / MODEL_VERSION
         self._ref = self._root / "refs" / "main"
 
     def filled(self) -> bool:
         try:
-            return self._ref.is_file() and all(path.exists() for path in self._snapshot.iterdir())
+            return self._ref.is_file() and all(path.exists() for path in self.snapshot.iterdir())
         except OSError:
             return False
 
@@ -383,12 +393,12 @@ class Cache:
         files = ngc.files()
         name = files[0]["path"]
         try:
-            for folder in (self._root / "blobs", self._snapshot, self._ref.parent):
+            for folder in (self._root / "blobs", self.snapshot, self._ref.parent):
                 folder.mkdir(parents=True, exist_ok=True)
             for file in files:
                 name = file["path"]
                 self._fetch(ngc, name, file["etag"], file["sizeInBytes"])
-                link = self._snapshot / name
+                link = self.snapshot / name
                 if not link.exists():
                     link.unlink(missing_ok=True)
                     link.symlink_to(f"../../blobs/{file['etag']}")
@@ -455,6 +465,11 @@ def prepare_model(settings: Settings, log: Log) -> None:
     begun = time.monotonic()
     cache = Cache(settings, log)
     problem = cache.not_writable()
+    if settings.fail == "links-lost":
+        raise Failure(
+            f"OSError: {cache.snapshot} does not appear to have a file named config.json. Checkout "
+            f"'https://huggingface.co/{cache.snapshot}/None' for available files."
+        )
     read_only = f"{settings.cache} is read-only, application may fail if model is not already present in cache"
     if problem and cache.filled():
         log("caches.py:30", read_only, "WARNING")
@@ -500,6 +515,17 @@ def load_model(settings: Settings, log: Log) -> None:
             "/dev/shm/nccl-7Y1Bzt (size 9637888), error: No space left on device (28)"
         )
         raise Failure("torch.distributed.DistBackendError: NCCL error: unhandled system error")
+    if settings.fail == "bus-error":
+        say(
+            "ERROR: Unexpected bus error encountered in worker. This might be caused by insufficient shared memory "
+            "(shm)."
+        )
+        raise Failure("RuntimeError: DataLoader worker (pid 104) is killed by signal: Bus error.")
+    if settings.fail == "p2p-cache":
+        path = settings.cache / "vllm" / "vllm" / "gpu_p2p_access_cache_for_0,1.json"
+        raise Failure(f"OSError: [Errno 30] Read-only file system: '{path}'")
+    if settings.fail == "ecc":
+        raise Failure("RuntimeError: CUDA error: uncorrectable ECC error encountered")
     if settings.fail == "oom":
         take_all_memory()
     if settings.fail == "cuda-oom":
@@ -508,7 +534,22 @@ def load_model(settings: Settings, log: Log) -> None:
             "of 21.98 GiB of which 59.38 MiB is free. Including non-PyTorch memory, this process has 21.91 GiB memory "
             "in use."
         )
+    if settings.fail == "trt-oom":
+        say("[TensorRT-LLM][ERROR] 2: [virtualMemoryBuffer.cpp::resizePhysical::154] Error Code 2: OutOfMemory")
+        raise Failure("RuntimeError: [TensorRT-LLM][ERROR] Assertion failed: can't allocate the engine's memory")
+    if settings.fail == "kv-cache-none":
+        raise Failure(
+            "ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization` when "
+            "initializing the engine."
+        )
     if settings.fail == "kv-cache" and settings.max_model_len > 4848:
+        if settings.second_line:
+            raise Failure(
+                f"ValueError: To serve at least one request with the models's max seq len ({settings.max_model_len}), "
+                "(1.00 GiB KV cache is needed, which is larger than the available KV cache memory (0.59 GiB). Based on "
+                "the available memory, the estimated maximum model length is 4848. Try increasing "
+                "`gpu_memory_utilization` or decreasing `max_model_len` when initializing the engine."
+            )
         raise Failure(
             f"ValueError: The model's max seq len ({settings.max_model_len}) is larger than the maximum number of "
             "tokens that can be stored in KV cache (4848). Try increasing `gpu_memory_utilization` or decreasing "

@@ -14,8 +14,9 @@ from typing import Any
 
 from kubernetes import client, config, watch
 
-from rehearsal.layout import NODE, STORAGE_PROVISIONER
+from rehearsal.layout import STORAGE_PROVISIONER
 
+_HOSTNAME = "kubernetes.io/hostname"
 _SELECTED = "volume.kubernetes.io/selected-node"
 _PROVISIONER = "volume.kubernetes.io/storage-provisioner"
 _PROVISIONED_BY = "pv.kubernetes.io/provisioned-by"
@@ -43,7 +44,7 @@ def provision(api: client.CoreV1Api, claim: Any, root: Path) -> None:
             "nodeAffinity": {
                 "required": {
                     "nodeSelectorTerms": [
-                        {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [NODE]}]}
+                        {"matchExpressions": [{"key": _HOSTNAME, "operator": "In", "values": [annotations[_SELECTED]]}]}
                     ]
                 }
             },

@@ -15,9 +15,10 @@ from urllib.parse import urlencode
 
 import pytest
 
+from ansible_collections.gpuops.nim.tests.unit.standins import Ngc, program, publisher
+from rehearsal.__main__ import main as command_line
+from rehearsal.layout import Layout
 from rehearsal.standins import ngc
-
-from .conftest import Ngc, program
 
 REPOSITORY = "nim/meta/llama3-8b-instruct"
 SCOPE = f"scope=repository:{REPOSITORY}:pull&service=registry"
@@ -114,7 +115,7 @@ def test_a_download_takes_as_long_as_its_rate_says(ngc_server: Ngc) -> None:
         state.download_rate = 100_000
     begun = time.monotonic()
     ngc_server.ask(f"{FILES}/tokenizer_config.json", bearer(ngc.KEYS["valid"]))  # 50977 bytes
-    assert 0.4 < time.monotonic() - begun < 2
+    assert 0.4 < time.monotonic() - begun < 5
 
 
 def test_a_counted_fault_passes(ngc_server: Ngc) -> None:
@@ -210,7 +211,9 @@ def test_only_the_publisher_pushes_and_a_missing_tag_is_a_404(ngc_server: Ngc, i
     assert done.returncode != 0
     assert "UNAUTHORIZED" in done.stderr
     assert "MANIFEST_UNKNOWN" in crane(tmp_path, ngc_server, valid, "manifest", f"{image}-mine").stderr
-    assert crane(tmp_path, ngc_server, valid, "ls", image.rpartition(":")[0]).stdout == "1.0.0\n"
+    tags = crane(tmp_path, ngc_server, valid, "ls", image.rpartition(":")[0]).stdout.split()
+    assert "1.0.0" in tags
+    assert "1.0.0-mine" not in tags
 
 
 def test_the_registry_can_be_slow_and_broken(ngc_server: Ngc, image: str, tmp_path: Path) -> None:
@@ -223,3 +226,108 @@ def test_the_registry_can_be_slow_and_broken(ngc_server: Ngc, image: str, tmp_pa
     ngc.set_fault(ngc_server.control, "manifest", ngc.Fault(status=429))
     assert ngc_server.ask(f"/v2/{REPOSITORY}/manifests/1.0.0").status == 429
     assert ngc_server.ask(f"/v2/{REPOSITORY}/tags/list").status == 401
+
+
+# --- what keys and faults came later
+def test_service_keys_say_so_and_legacy_keys_become_tokens_first(ngc_server: Ngc) -> None:
+    def caller_info(key: str) -> tuple[int, dict[str, object]]:
+        answer = ngc_server.ask("/v3/keys/get-caller-info", bearer(key), urlencode({"credentials": key}).encode())
+        return answer.status, json.loads(answer.body)
+
+    status, said = caller_info(ngc.KEYS["service"])
+    assert (status, said["type"], said["user"]) == (200, "SERVICE_KEY", None)
+    legacy = ngc.KEYS["legacy"]
+    assert caller_info(legacy)[0] == 401
+    assert ngc_server.ask("/v2/org", bearer(legacy)).status == 401
+    token = json.loads(ngc_server.ask("/token?service=ngc", {"Authorization": f"ApiKey {legacy}"}).body)["token"]
+    assert ngc_server.ask("/v2/org", bearer(token)).status == 200
+    assert ngc_server.ask(f"/proxy_auth?{SCOPE}", basic(legacy)).status == 200
+
+
+def test_the_catalog_lists_an_organisation_page_by_page_for_anybody(ngc_server: Ngc, registry: str) -> None:
+    push = publisher(ngc_server, "nim/a/one", "nim/a/two", "other/a/three")
+    for name in ("nim/a/one", "nim/a/two", "other/a/three"):
+        push.image(f"{name}:1")
+
+    def page(number: int) -> dict[str, object]:
+        query = json.dumps({"query": "orgName:nim", "page": number, "pageSize": 1})
+        return json.loads(ngc_server.ask(f"/v2/search/catalog/resources/CONTAINER?{urlencode({'q': query})}").body)
+
+    first = page(0)
+    pages = [page(number) for number in range(first["resultPageTotal"])]
+    names = [page["results"][0]["resources"][0]["resourceId"] for page in pages]
+    assert {"nim/a/one", "nim/a/two"} <= set(names)
+    assert all(name.startswith("nim/") for name in names)
+    assert ngc_server.ask("/v2/search/catalog/resources/CONTAINER?q=llama").status == 400
+
+
+def test_tags_come_in_pages(ngc_server: Ngc, registry: str) -> None:
+    push = publisher(ngc_server, "nim/a/tagged")
+    for tag in ("1", "2"):
+        push.image(f"nim/a/tagged:{tag}")
+    login = json.loads(ngc_server.ask("/proxy_auth?scope=repository:nim/a/tagged:pull", basic(ngc.KEYS["valid"])).body)
+    answer = ngc_server.ask("/v2/nim/a/tagged/tags/list?n=1", bearer(login["token"]))
+    assert json.loads(answer.body)["tags"] == ["1"]
+    assert 'rel="next"' in answer.headers["Link"]
+
+
+def curl(server: Ngc, path: str, *options: str) -> subprocess.CompletedProcess[str]:
+    command = ["curl", "-sS", "--max-time", "5", "--cacert", str(server.ca), *options, server.url + path]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def fault(server: Ngc, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    """As a user sets it: ``python -m rehearsal fault ...``."""
+    monkeypatch.setenv("GPUOPS_NIM_STATE", str(server.control.parent))
+    wanted = Layout.from_environment().ngc_state
+    if wanted != server.control:
+        wanted.unlink(missing_ok=True)
+        wanted.symlink_to(server.control)
+    assert command_line(["fault", *arguments]) == 0
+
+
+# exit statuses of curl; a newer one calls an answer that ends without TLS' own goodbye a failure to receive
+PARTIAL, BROKEN_TLS = {18, 56}, {35, 56}
+
+
+def test_an_answer_can_be_cut(ngc_server: Ngc, monkeypatch: pytest.MonkeyPatch, image: str) -> None:
+    fault(ngc_server, monkeypatch, "all", "--cut")
+    assert curl(ngc_server, "/v2/org").returncode in PARTIAL
+    assert curl(ngc_server, f"/v2/{REPOSITORY}/tags/list").returncode in PARTIAL  # one of the registry's own
+    assert ngc_server.ask("/healthz").status == 200
+
+
+def test_tls_can_be_refused_by_all_or_broken_by_one(ngc_server: Ngc, monkeypatch: pytest.MonkeyPatch) -> None:
+    fault(ngc_server, monkeypatch, "org", "--refuse-tls")
+    assert curl(ngc_server, "/v2/org").returncode in BROKEN_TLS
+    assert curl(ngc_server, "/token").returncode == 0
+    fault(ngc_server, monkeypatch, "--clear")
+    fault(ngc_server, monkeypatch, "all", "--refuse-tls", "--count", "1")
+    assert curl(ngc_server, "/token").returncode in BROKEN_TLS
+    assert curl(ngc_server, "/token").returncode == 0
+
+
+def test_a_client_can_be_sent_elsewhere_or_given_a_page(ngc_server: Ngc, monkeypatch: pytest.MonkeyPatch) -> None:
+    fault(ngc_server, monkeypatch, "org", "--redirect", f"{ngc_server.url}/healthz")
+    assert json.loads(curl(ngc_server, "/v2/org", "--location").stdout) == {"status": "ready"}
+    fault(ngc_server, monkeypatch, "org", "--html")
+    answer = ngc_server.ask("/v2/org")
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "text/html")
+    assert b"<html>" in answer.body
+    fault(ngc_server, monkeypatch, "org", "--html", "--status", "403")
+    assert ngc_server.ask("/v2/org").status == 403
+
+
+def test_small_answers_are_slow_too(ngc_server: Ngc, monkeypatch: pytest.MonkeyPatch) -> None:
+    fault(ngc_server, monkeypatch, "token", "--rate", "100")
+    begun = time.monotonic()
+    assert ngc_server.ask(f"/proxy_auth?{SCOPE}").status == 401  # 75 bytes
+    assert time.monotonic() - begun > 0.4
+
+
+def test_a_fault_that_does_nothing_is_refused(
+    ngc_server: Ngc, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GPUOPS_NIM_STATE", str(ngc_server.control.parent))
+    assert command_line(["fault", "token"]) == 1
+    assert "--refuse-tls" in capsys.readouterr().err

@@ -21,9 +21,8 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.gpuops.nim.tests.unit.standins import ROOT, Ngc, start, stop, wait_for
 from rehearsal.standins import ngc, nim
-
-from .conftest import ROOT, Ngc, start, stop, wait_for
 
 MODEL = "meta/llama3-8b-instruct"
 PROGRAM = ROOT / "rehearsal/standins/nim.py"
@@ -258,10 +257,8 @@ def test_later_lines_are_live_at_once_and_ready_later(run: Start, release: str) 
 def test_sigterm_ends_it_at_once(run: Start, fail: str) -> None:
     service = run(NIM_STANDIN_FAIL=fail)
     wait_for("Initializing an LLM engine" if fail else "Uvicorn running", service.log, service.process)
-    begun = time.monotonic()
     service.process.terminate()
-    assert service.process.wait(5) == 0
-    assert time.monotonic() - begun < 0.5
+    assert service.process.wait(3) == 0
 
 
 def test_2_x_is_silent_unless_it_is_told_to_speak(run: Start) -> None:
@@ -395,8 +392,15 @@ def test_a_cache_that_is_not_writable(release: str, words: str) -> None:
         ("ca", "invalid peer certificate: UnknownIssuer"),
         ("cache-full", "No space left on device (os error 28)"),
         ("cuda-oom", "torch.cuda.OutOfMemoryError: CUDA out of memory"),
+        ("trt-oom", "Error Code 2: OutOfMemory"),
+        ("kv-cache-none", "No available memory for the cache blocks"),
         ("kv-cache", "is larger than the maximum number of tokens that can be stored in KV cache"),
         ("nccl-shm", "NCCL WARN Error while creating shared memory segment /dev/shm/nccl-"),
+        ("bus-error", "Unexpected bus error encountered in worker"),
+        ("lora", "Only looking for compatible profiles that support LoRA"),
+        ("links-lost", "snapshots/hf does not appear to have a file named config.json"),
+        ("p2p-cache", "gpu_p2p_access_cache_for_0,1.json"),
+        ("ecc", "uncorrectable ECC error"),
         ("port-conflict", "address already in use"),
         ("crash-after:0.1", "told to crash after a while"),
         ("typo", "'typo' is none of crash"),
@@ -410,6 +414,7 @@ def test_it_fails_as_it_is_told(run: Start, fail: str, words: str) -> None:
     ("fail", "words"),
     [
         ("profile", "Could not match a profile in manifest"),
+        ("kv-cache", "GiB KV cache is needed, which is larger than the available KV cache memory"),
         ("port-conflict", "nginx: [emerg] bind() to 0.0.0.0:"),
     ],
 )
@@ -451,10 +456,3 @@ def test_it_can_become_unhealthy(run: Start) -> None:
     time.sleep(0.45)
     assert service.ask("/v1/health/ready")[0] == 503
     assert service.ask("/v1/health/live")[0] == 200
-
-
-def test_it_starts_fast(run: Start) -> None:
-    stop(run().ready().process)  # fills the cache
-    begun = time.monotonic()
-    run(NGC_API_KEY="").ready()
-    assert time.monotonic() - begun < 0.5
