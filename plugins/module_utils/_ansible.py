@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
@@ -23,7 +25,7 @@ except ImportError:
         """Older cores have nothing that masks all output; results are masked by `outcome` on every core."""
 
 
-LIBRARIES = ("kubernetes", "requests", "urllib3", "yaml")
+LIBRARIES = ("cryptography", "kubernetes", "requests", "urllib3", "yaml")
 MIN_DERIVED = 8  # base64 of a shorter value would be found, and masked, in ordinary words
 
 
@@ -37,8 +39,10 @@ class ModuleSpec:
 
 
 def hidden_values(params: Mapping[str, Any], no_log_values: Iterable[str]) -> list[str]:
-    """All forms of the values of `no_log` options and of a kubeconfig's users, longest first; tells them to Ansible."""
-    secrets = {text for text in (*no_log_values, *_kubeconfig_secrets(params.get("kubeconfig"))) if text}
+    """All forms of the values of `no_log` options, of a kubeconfig's users and of a login in a proxy's URL, longest
+    first; tells them to Ansible."""
+    more = (*_kubeconfig_secrets(params.get("kubeconfig")), *_url_secrets(params.get("registry_proxy")))
+    secrets = {text for text in (*no_log_values, *more) if text}
     hidden = set(secrets)
     for secret in secrets:
         if len(secret) >= MIN_DERIVED:
@@ -79,6 +83,13 @@ def _kubeconfig_secrets(kubeconfig: object) -> Iterator[str]:
         user = (entry.get("user") if isinstance(entry, dict) else None) or {}
         for name in ("token", "password", "client-key-data"):
             yield str(user.get(name) or "")
+
+
+def _url_secrets(url: object) -> Iterator[str]:
+    password = re.search(r"//[^/@]*:([^/@]+)@", str(url or ""))
+    if password:
+        yield password[1]
+        yield unquote(password[1])
 
 
 def outcome(

@@ -111,6 +111,7 @@ class FakeApiServer:
         self._lock = threading.Condition(threading.RLock())
         self._objects: dict[tuple[str, str, str], Object] = {}  # by (collection kind, namespace, name)
         self._owners: dict[tuple[str, str, str], dict[tuple[str, str], set[Leaf]]] = {}
+        self._planned: dict[tuple[str, str, str], dict[tuple[str, str], set[Leaf]]] = {}  # by the last dry run
         self._history: list[tuple[int, str, Object]] = []
         self._floor = 0
         self._freezes = 0
@@ -231,7 +232,8 @@ class FakeApiServer:
             return 200, self._read(request, kind, api_version, namespace, name)
         obj = json.loads(request.body or b"{}")
         if request.method == "PATCH":
-            return self._apply(request, (kind, namespace, name), obj)
+            merges = request.headers["Content-Type"] == "application/merge-patch+json"
+            return (self._merge if merges else self._apply)(request, (kind, namespace, name), obj)
         if request.method == "POST":
             name = obj["metadata"]["name"]
             self._needs(namespace)
@@ -287,13 +289,8 @@ class FakeApiServer:
         kind, namespace, name = key
         self._needs(namespace)
         with self._lock:
-            old, resource = self._objects.get(key), PLURALS[kind]
-            pinned = obj["metadata"]
-            if "uid" in pinned and (old is None or old["metadata"]["uid"] != pinned["uid"]):
-                raise Refusal(409, f'Operation cannot be fulfilled on {resource} "{name}": uid mismatch', "Conflict")
-            if old and pinned.get("resourceVersion") not in (None, old["metadata"]["resourceVersion"]):
-                message = f'Operation cannot be fulfilled on {resource} "{name}": the object has been modified'
-                raise Refusal(409, message, "Conflict", name=name)
+            old = self._objects.get(key)
+            _refuse_another(key, old, obj.get("metadata") or {})
             new: Object = copy.deepcopy(old or {"apiVersion": obj["apiVersion"], "kind": kind, "metadata": {}})
             new["metadata"].update({"name": name, **({"namespace": namespace} if namespace else {})})
             owners = copy.deepcopy(self._owners.get(key, {}))
@@ -327,10 +324,30 @@ class FakeApiServer:
             if query.get("dryRun") == "All":
                 new["metadata"].setdefault("uid", "dry-run")
                 new["metadata"]["managedFields"] = _managed(owners)
+                self._planned[key] = owners
             elif old is None or _leaves(new) != _leaves(old) or owners != self._owners.get(key):
                 self._owners[key] = owners
                 new = self._store(key, new, old)
             return (200 if old else 201), new
+
+    def _merge(self, request: Request, key: tuple[str, str, str], changes: Object) -> tuple[int, Object]:
+        with self._lock:
+            old = self._objects.get(key)
+            if old is None:
+                raise self._missing(key[0], key[2])
+            meta = changes.pop("metadata", None) or {}
+            _refuse_another(key, old, meta)
+            managed = meta.pop("managedFields", None)
+            new = copy.deepcopy(old)
+            _merge(new, {**changes, "metadata": {k: v for k, v in meta.items() if k not in _IDENTITY}})
+            if request.query.get("dryRun") == "All":
+                return 200, new
+            if managed is not None:
+                names = {(entry["manager"], entry["operation"]) for entry in managed}
+                owners = self._planned.get(key) or self._owners[key]  # managedFields here don't say which fields
+                self._owners[key] = {name: owners.get(name, set()) for name in names}
+                return 200, self._store(key, new, old)
+            return 200, self.put(new, request.query["fieldManager"])
 
     def _delete(self, request: Request, key: tuple[str, str, str], options: Object) -> Object:
         with self._lock:
@@ -493,6 +510,25 @@ def _leaves(obj: Object, at: Leaf = ()) -> dict[Leaf, Any]:
         else:
             found[path] = value
     return found
+
+
+def _refuse_another(key: tuple[str, str, str], old: Object | None, pinned: Object) -> None:
+    """When a write is for another object of that name, or for another version of it."""
+    about = f'Operation cannot be fulfilled on {PLURALS[key[0]]} "{key[2]}"'
+    if "uid" in pinned and (old is None or old["metadata"]["uid"] != pinned["uid"]):
+        raise Refusal(409, f"{about}: uid mismatch", "Conflict")
+    if old and pinned.get("resourceVersion") not in (None, old["metadata"]["resourceVersion"]):
+        raise Refusal(409, f"{about}: the object has been modified", "Conflict", name=key[2])
+
+
+def _merge(obj: Object, changes: Object) -> None:
+    for key, value in changes.items():
+        if value is None:
+            obj.pop(key, None)
+        elif isinstance(value, dict) and isinstance(obj.get(key), dict):
+            _merge(obj[key], value)
+        else:
+            obj[key] = copy.deepcopy(value)
 
 
 def _set(obj: Object, leaf: Leaf, value: Any) -> None:

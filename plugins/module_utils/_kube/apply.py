@@ -11,7 +11,7 @@ from typing import Any
 
 from .client import FIELD_MANAGER, Client
 from .errors import Conflict, Deleting, Foreign, Invalid, KindMissing, NotFound
-from .ownership import MANAGED_BY, is_ours, managers, owner, paths, taken_over, theirs, without_leftovers
+from .ownership import ADOPTING, MANAGED_BY, is_ours, managers, owner, paths, taken_over, theirs, without_leftovers
 from .redact import LAST_APPLIED, redact
 
 # "Foreground" would only have them linger
@@ -175,8 +175,8 @@ def _converge(
             f"{_title(live)} is being deleted{_held(live)}. Run again when it is gone, or remove what holds it."
         )
     _refuse_foreign(live, adopt)
-    if not is_ours(live):
-        return _take_over(client, wanted, live, check_mode)
+    if not is_ours(live) or ADOPTING in managers(live):
+        return _take_over(client, wanted, live, check_mode, tried)
     kind, name, namespace = _names(wanted)
     pin = {k: live["metadata"][k] for k in (("uid", "resourceVersion") if pinned else ("uid",))}
     body = {**wanted, "metadata": {**wanted["metadata"], **pin}}
@@ -205,27 +205,48 @@ def _converge(
     return Change(kind, name, namespace, "changed", before, after, tuple(said))
 
 
-def _take_over(client: Client, wanted: dict[str, Any], live: dict[str, Any], check_mode: bool) -> Change:
+def _take_over(
+    client: Client, wanted: dict[str, Any], live: dict[str, Any], check_mode: bool, tried: list[dict[str, Any]]
+) -> Change:
     """Make somebody else's object ours in one change: what they set and we don't goes, what controllers hold stays.
 
-    Cut off in between, the object is ours by its managers, and the next run does the rest.
+    The content is right after the first write, so pods are renewed once, and a webhook that refuses the object as it
+    was (KServe 0.16, its mode) meets none of it. The second one moves the fields to us; cut off before it, the first
+    one's manager tells the next run to do it.
     """
     kind, name, namespace = _names(wanted)
     said: list[str] = []
-    taken = {manager: tuple(paths(fields)) for manager, fields in theirs(live).items()}
     planned = client.apply(_pinned(wanted, live), dry_run=True, force=True, warnings=said)
     if check_mode:
         after = without_leftovers(planned, live)
     else:
-        held = client.patch(live, _pinned({"metadata": {"managedFields": taken_over(live)}}, live))
-        after = client.apply(_pinned(wanted, held), force=True)
-    return Change(kind, name, namespace, "changed", live, after, tuple(said), taken)
+        tried.append(live)  # a controller may write between the two, and then the next round meets what is half ours
+        changes = _merge_patch(live, without_leftovers(planned, live))
+        held = client.patch(live, _pinned(changes, live), manager=ADOPTING) if changes else live
+        after = client.patch(held, _pinned({"metadata": {"managedFields": taken_over(planned)}}, held))
+    before = tried[0] if tried else live
+    taken = {manager: tuple(paths(fields)) for manager, fields in theirs(before).items()}
+    return Change(kind, name, namespace, "changed", before, after, tuple(said), taken)
+
+
+def _merge_patch(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """What makes ``before`` into ``after``, apart from the server's bookkeeping."""
+    changes: dict[str, Any] = {key: None for key in before if key not in after}
+    for key, value in after.items():
+        old = before.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            inner = _merge_patch(old, value)
+            if inner:
+                changes[key] = inner
+        elif key not in before or old != value:
+            changes[key] = value
+    return {key: value for key, value in changes.items() if key not in _NOISE}
 
 
 def _pinned(body: dict[str, Any], live: dict[str, Any]) -> dict[str, Any]:
     """The server refuses it when the object is another one, or another version of it, by then."""
     pin = {key: live["metadata"][key] for key in ("uid", "resourceVersion")}
-    return {**body, "metadata": {**body["metadata"], **pin}}
+    return {**body, "metadata": {**(body.get("metadata") or {}), **pin}}
 
 
 def _refuse_foreign(live: dict[str, Any], adopt: bool) -> None:

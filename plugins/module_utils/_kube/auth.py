@@ -55,10 +55,10 @@ AUTH_ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-def connect(params: Mapping[str, Any]) -> Client:
+def connect(params: Mapping[str, Any], patience: float | None = None) -> Client:
     """A Client for the validated ``params``. Reads files, runs exec plugins, sends nothing. Raises ConfigError."""
     wanted = {name: params.get(name) for name in AUTH_ARGUMENTS}
-    return Client(lambda: _open(wanted))
+    return Client(lambda: _open(wanted), patience)
 
 
 def _open(params: Mapping[str, Any]) -> Connection:

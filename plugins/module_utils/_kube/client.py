@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # Copyright: Contributors to gpuops.nim
-"""A thin client of the Kubernetes API: fixed paths, no discovery, typed errors, retries that end."""
+"""A thin client of the Kubernetes API: fixed paths for the kinds we know, typed errors, retries that end.
+
+Only a kind that isn't in the table costs a question to the server: what its plural is.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import random
@@ -47,7 +51,9 @@ PLURALS = {
     "ConfigMap": "configmaps",
     "ControllerRevision": "controllerrevisions",
     "CustomResourceDefinition": "customresourcedefinitions",
+    "DaemonSet": "daemonsets",
     "Deployment": "deployments",
+    "EndpointSlice": "endpointslices",
     "Event": "events",
     "HorizontalPodAutoscaler": "horizontalpodautoscalers",
     "InferenceService": "inferenceservices",
@@ -55,6 +61,7 @@ PLURALS = {
     "IngressClass": "ingressclasses",
     "Job": "jobs",
     "LimitRange": "limitranges",
+    "NIMService": "nimservices",
     "Namespace": "namespaces",
     "Node": "nodes",
     "PersistentVolume": "persistentvolumes",
@@ -69,10 +76,12 @@ PLURALS = {
     "RuntimeClass": "runtimeclasses",
     "Secret": "secrets",
     "SelfSubjectAccessReview": "selfsubjectaccessreviews",
+    "SelfSubjectReview": "selfsubjectreviews",
     "Service": "services",
     "ServiceAccount": "serviceaccounts",
     "ServiceMonitor": "servicemonitors",
     "ServingRuntime": "servingruntimes",
+    "StatefulSet": "statefulsets",
     "StorageClass": "storageclasses",
 }
 CLUSTER_SCOPED = frozenset(
@@ -88,6 +97,7 @@ CLUSTER_SCOPED = frozenset(
         "PriorityClass",
         "RuntimeClass",
         "SelfSubjectAccessReview",
+        "SelfSubjectReview",
         "StorageClass",
     )
 )
@@ -97,7 +107,7 @@ def api_path(api_version: str, kind: str, namespace: str | None = None, name: st
     """The path of an object, or of the collection without ``name`` (of all namespaces without ``namespace``)."""
     if kind not in PLURALS:
         raise ConfigError(f"Kind {kind} isn't one that this collection knows: its plural isn't in the client's table.")
-    path = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
+    path = _group_path(api_version)
     if kind not in CLUSTER_SCOPED:
         if namespace:
             path += f"/namespaces/{quote(namespace, safe='')}"
@@ -105,6 +115,10 @@ def api_path(api_version: str, kind: str, namespace: str | None = None, name: st
             raise ValueError(f"{kind} {name} needs a namespace")
     path += f"/{PLURALS[kind]}"
     return f"{path}/{quote(name, safe='')}" if name else path
+
+
+def _group_path(api_version: str) -> str:
+    return f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -161,7 +175,8 @@ class Response:
 
     def json(self) -> Any:
         try:
-            return json.loads(self.body)
+            with _without_collector():
+                return json.loads(self.body)
         except ValueError:
             kind = self.headers.get("Content-Type", "no content type")
             raise ConfigError(
@@ -199,6 +214,18 @@ class Response:
         self._raw.close()
 
 
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """Parsing a long list makes many objects and no cycle: the collector would go through them again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:  # else another thread is parsing, and enables it
+            gc.enable()
+
+
 def _socket_of(raw: Any) -> Any:
     found = getattr(getattr(raw, "connection", None), "sock", None)
     if found is None:  # "Connection: close": http.client has given the socket to the response
@@ -208,14 +235,25 @@ def _socket_of(raw: Any) -> Any:
 
 
 class Client:
-    """One API server. ``load`` opens a Connection, and again after a 401 or a fork. Raises KubeError and its kin."""
+    """One API server. ``load`` opens a Connection, and again after a 401 or a fork. Raises KubeError and its kin.
 
-    def __init__(self, load: Callable[[], Connection]) -> None:
+    ``patience``: seconds that a server, or a webhook of its, which does not answer is asked again; 30 (10 before its
+    first answer) if not given.
+    """
+
+    def __init__(self, load: Callable[[], Connection], patience: float | None = None) -> None:
         self._load = load
+        self._patience = patience
+        self._kinds: dict[str, dict[str, tuple[str, bool]]] = {}  # what the server said of kinds that we don't know
         self._renew()
 
     def __repr__(self) -> str:
         return f"<Client {self._connection.host}>"
+
+    @property
+    def host(self) -> str:
+        """Its address."""
+        return self._connection.host
 
     def _renew(self) -> None:
         self._connection = self._load()
@@ -247,10 +285,14 @@ class Client:
         labels: str = "",
         fields: str = "",
         metadata_only: bool = False,
+        keep: Callable[[dict[str, Any]], dict[str, Any] | None] | None = None,
         retry: bool = True,
         timeout: float | None = None,
     ) -> Listing:
-        """All objects that the selectors match, of one namespace or of all, read in pages of 500."""
+        """All objects that the selectors match, of one namespace or of all, read in pages of 500.
+
+        ``keep`` returns what is to be kept of an object, if anything; a page is gone before the next is read.
+        """
         query = {k: v for k, v in (("labelSelector", labels), ("fieldSelector", fields)) if v}
         headers = {"Accept": _METADATA_ONLY} if metadata_only else {}
         items: Objects = []
@@ -272,7 +314,10 @@ class Client:
                     items, page = [], {}
                     continue
                 raise
-            items += [{**item, "apiVersion": api_version, "kind": kind} for item in answer.get("items") or ()]
+            for item in answer.get("items") or ():
+                kept = keep(item) if keep else item
+                if kept is not None:
+                    items.append({**kept, "apiVersion": api_version, "kind": kind})
             if not answer["metadata"].get("continue"):
                 return Listing(items, answer["metadata"]["resourceVersion"])
             page = {"limit": str(PAGE), "continue": answer["metadata"]["continue"]}
@@ -312,9 +357,11 @@ class Client:
             warnings += response.warnings
         return response.json()  # type: ignore[no-any-return]
 
-    def patch(self, obj: dict[str, Any], changes: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
+    def patch(
+        self, obj: dict[str, Any], changes: dict[str, Any], *, dry_run: bool = False, manager: str = FIELD_MANAGER
+    ) -> dict[str, Any]:
         """JSON merge patch of an object that was read before; None removes a field. Conflict as with ``apply``."""
-        query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict", **({"dryRun": "All"} if dry_run else {})}
+        query = {"fieldManager": manager, "fieldValidation": "Strict", **({"dryRun": "All"} if dry_run else {})}
         meta = obj["metadata"]
         return self._object(  # type: ignore[no-any-return]
             "PATCH",
@@ -367,9 +414,51 @@ class Client:
         self, method: str, api_version: str, kind: str, namespace: str | None, name: str | None = None, **rest: Any
     ) -> Response:
         try:
-            return self.request(method, api_path(api_version, kind, namespace, name), **rest)
+            return self.request(method, self.path(api_version, kind, namespace, name), **rest)
         except KindMissing as error:
             raise KindMissing(api_version, kind, status=error.status) from None
+
+    # kinds
+
+    def path(self, api_version: str, kind: str, namespace: str | None = None, name: str | None = None) -> str:
+        """As `api_path`, for any kind that the server knows. Raises KindMissing."""
+        if kind in PLURALS:
+            return api_path(api_version, kind, namespace, name)
+        plural, namespaced = self._served(api_version, kind)
+        path = _group_path(api_version)
+        if namespaced and namespace:
+            path += f"/namespaces/{quote(namespace, safe='')}"
+        elif namespaced and name:
+            raise ValueError(f"{kind} {name} needs a namespace")
+        return f"{path}/{plural}/{quote(name, safe='')}" if name else f"{path}/{plural}"
+
+    def namespaced(self, api_version: str, kind: str) -> bool:
+        """Whether objects of this kind live in a namespace. Raises KindMissing."""
+        return kind not in CLUSTER_SCOPED if kind in PLURALS else self._served(api_version, kind)[1]
+
+    def serves(self, api_version: str, kind: str) -> bool:
+        """Whether the server knows the kind now; it is asked, whatever it said before."""
+        self._kinds.pop(api_version, None)
+        try:
+            self._served(api_version, kind)
+        except KindMissing:
+            return False
+        return True
+
+    def _served(self, api_version: str, kind: str) -> tuple[str, bool]:
+        """Plural and whether namespaced."""
+        if kind not in self._kinds.get(api_version, ()):
+            try:
+                found = self.request("GET", _group_path(api_version)).json()["resources"]
+            except (KindMissing, NotFound):
+                found = []
+            self._kinds[api_version] = {
+                each["kind"]: (each["name"], each["namespaced"]) for each in found if "/" not in each["name"]
+            }
+        try:
+            return self._kinds[api_version][kind]
+        except KeyError:
+            raise KindMissing(api_version, kind, status=404) from None
 
     # requests
 
@@ -403,12 +492,18 @@ class Client:
                 if not retry or (method == "POST" and error.maybe_done):
                     raise
                 now, pause = time.monotonic(), backoff.pause(error.retry_after)
-                deadline = deadline or now + (PATIENCE if self._answered else FIRST_PATIENCE)
+                deadline = deadline or now + self._give_up_after
                 if error.webhook:
                     deadline = self._webhooks.setdefault(error.webhook, deadline)
                 if now + pause > deadline:
                     raise
                 time.sleep(pause)
+
+    @property
+    def _give_up_after(self) -> float:
+        if self._patience is not None:
+            return self._patience
+        return PATIENCE if self._answered else FIRST_PATIENCE
 
     def _attempt(self, send: _Request) -> Response:
         if self._pid != os.getpid():  # sockets aren't shared with the parent process

@@ -14,6 +14,7 @@ from .client import FIELD_MANAGER
 Fields = dict[str, Any]  # FieldsV1: a tree whose keys are f:NAME, k:{the key of a list item}, v:VALUE and "."
 
 MANAGED_BY = {"app.kubernetes.io/managed-by": "gpuops.nim"}
+ADOPTING = f"{FIELD_MANAGER}-adopts"  # the manager of what was written, but is not quite ours yet
 
 _NEVER_TAKEN = ("f:finalizers", "f:ownerReferences")  # what controllers need to clean up after themselves
 
@@ -53,6 +54,16 @@ def owner(live: Mapping[str, Any]) -> str:
     return "; ".join(signs) or "nothing on it says whose it is"
 
 
+def owned(live: Mapping[str, Any]) -> dict[str, Any]:
+    """The object with nothing but the fields that we have applied: applied again, it changes nothing."""
+    mine: Fields = {}
+    for entry in _entries(live):
+        if entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply":
+            mine = _union(mine, entry.get("fieldsV1") or {})
+    picked: dict[str, Any] = _pick(live, mine) if mine else {}
+    return picked
+
+
 def theirs(live: Mapping[str, Any]) -> dict[str, Fields]:
     """The fields that others hold and that can be taken over, by manager."""
     found: dict[str, Fields] = {}
@@ -63,28 +74,25 @@ def theirs(live: Mapping[str, Any]) -> dict[str, Fields]:
     return found
 
 
-def taken_over(live: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The object's managedFields as they are when all of `theirs` is ours.
+def taken_over(after: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The managedFields of ``after`` (our apply on top of what others made) when its fields are ours alone.
 
-    The next apply then drops what it leaves out, as if we had set it: that is kubectl's way from client-side to
-    server-side apply.
+    The next apply then drops what it leaves out; controllers keep what they hold.
     """
-    mine: Fields = {}
-    rest = []
-    for entry in live["metadata"].get("managedFields") or ():
-        if entry.get("subresource"):
-            rest.append(entry)
+    kept = []
+    for entry in after["metadata"].get("managedFields") or ():
+        mine = entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply"
+        if entry.get("subresource") or mine:
+            kept.append(entry)
             continue
-        fields, kept = _split(entry.get("fieldsV1") or {})
-        mine = _union(mine, fields)
-        if kept:
-            rest.append({**entry, "fieldsV1": kept})
-    ours = {"manager": FIELD_MANAGER, "operation": "Apply", "apiVersion": live["apiVersion"]}
-    return [{**ours, "fieldsType": "FieldsV1", "fieldsV1": mine}, *rest]
+        fields = _split(entry.get("fieldsV1") or {})[1]
+        if fields:
+            kept.append({**entry, "fieldsV1": fields})
+    return kept
 
 
 def without_leftovers(after: Mapping[str, Any], live: Mapping[str, Any]) -> dict[str, Any]:
-    """``after`` (our apply on top of ``live``) without what others alone had set: what `taken_over` would lead to."""
+    """``after`` (our apply on top of ``live``) without what others alone had set: what a take-over leads to."""
     mine = _DEFAULTED.get(after["kind"], {})
     for entry in _entries(after):
         if entry["manager"] == FIELD_MANAGER:
@@ -140,6 +148,26 @@ def _difference(fields: Fields, but: Fields) -> Fields:
         elif value and but[key] and (inner := _difference(value, but[key])):
             left[key] = inner
     return left
+
+
+def _pick(node: Any, fields: Fields) -> Any:
+    """A copy of the part of the object that the fields say."""
+    inner = {key: value for key, value in fields.items() if key != "."}
+    if not inner or not isinstance(node, (dict, list)):
+        return copy.deepcopy(node)
+    if isinstance(node, dict):
+        named = {key.partition(":")[2]: value for key, value in inner.items()}
+        return {name: _pick(node[name], value) for name, value in named.items() if name in node}
+    picked = []
+    for item in node:
+        for key, value in inner.items():
+            kind, _colon, text = key.partition(":")
+            wanted = json.loads(text)
+            if kind == "v" and item == wanted:
+                picked.append(item)
+            elif kind == "k" and isinstance(item, dict) and wanted.items() <= item.items():
+                picked.append(_pick(item, value))
+    return picked
 
 
 def _prune(node: Any, fields: Fields) -> None:

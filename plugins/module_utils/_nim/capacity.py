@@ -8,8 +8,9 @@ What can't be (affinity between pods, spreading) counts as no room: better an up
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
+from sys import intern
 from typing import Any
 
 from . import quantity
@@ -17,8 +18,10 @@ from . import quantity
 Object = Mapping[str, Any]
 
 _OVER = ("Succeeded", "Failed")
+NOT_OVER = ",".join(f"status.phase!={phase}" for phase in _OVER)  # a field selector of pods
 _REPELLING = ("NoSchedule", "NoExecute")
 _DEFAULT_SCHEDULER = "default-scheduler"
+_ISVC_LABEL = "serving.kserve.io/inferenceservice"
 
 
 def candidates(pod: Object, nodes: Iterable[Object]) -> list[Object]:
@@ -26,9 +29,9 @@ def candidates(pod: Object, nodes: Iterable[Object]) -> list[Object]:
 
     :param pod: its ``spec``.
     """
-    if _in_doubt(pod):
+    if in_doubt(pod):
         return []
-    return [node for node in nodes if _may_take(pod, node) and _fits(requests(pod), _allocatable(node))]
+    return [node for node in nodes if not refusal(pod, node)]
 
 
 def room(pod: Object, nodes: Sequence[Object], pods: Iterable[Object]) -> str:
@@ -37,14 +40,73 @@ def room(pod: Object, nodes: Sequence[Object], pods: Iterable[Object]) -> str:
     :param nodes: as `candidates` returned them; ``pods``: what runs in the cluster. One that is ending counts: it has
         its GPU until it is gone.
     """
-    left = {node["metadata"]["name"]: _allocatable(node) for node in nodes}
-    for other in pods:
-        spec = other.get("spec", {})
-        node = spec.get("nodeName")
-        if node in left and other.get("status", {}).get("phase") not in _OVER:
-            left[node].subtract(requests(spec))
-    wanted = requests(pod)
-    return next((name for name, free in left.items() if _fits(wanted, free)), "")
+    return Room(nodes, pods).take(pod, nodes)
+
+
+class Room:
+    """What is free on nodes: what they offer, less what runs there, less what has been taken here."""
+
+    def __init__(self, nodes: Iterable[Object], pods: Iterable[Object]) -> None:
+        self._left = {node["metadata"]["name"]: _allocatable(node) for node in nodes}
+        for other in pods:
+            spec = other.get("spec", {})
+            node = spec.get("nodeName")
+            if node in self._left and other.get("status", {}).get("phase") not in _OVER:
+                self._left[node].subtract(requests(spec))
+
+    def free(self, node: Object, resource: str) -> int:
+        """Whole pieces of the resource that are left; may be negative."""
+        return self._left[node["metadata"]["name"]][resource] // 1000
+
+    def take(self, pod: Object, nodes: Iterable[Object]) -> str:
+        """Take the pod's room on the first of the nodes that has it, and return the node's name; empty if none has."""
+        wanted = requests(pod)
+        name = next((n for n in (node["metadata"]["name"] for node in nodes) if _fits(wanted, self._left[n])), "")
+        if name:
+            self._left[name].subtract(wanted)
+        return name
+
+
+def short_node(node: Object, images: Collection[str] = ()) -> dict[str, Any]:
+    """The node without what nobody here asks for: of a large cluster, all of them fit into memory then.
+
+    :param images: those to look for among the ones that the node has.
+    """
+    spec, status = node.get("spec", {}), node.get("status", {})
+    labels = {intern(key): intern(value) for key, value in (node["metadata"].get("labels") or {}).items()}
+    return {
+        "metadata": {"name": node["metadata"]["name"], "labels": labels},
+        "spec": {key: spec[key] for key in ("taints", "unschedulable") if spec.get(key)},
+        "status": {
+            "allocatable": status.get("allocatable") or {},
+            "conditions": [{"type": each["type"], "status": each["status"]} for each in status.get("conditions") or ()],
+            "images": [
+                name for image in status.get("images") or () for name in image.get("names") or () if name in images
+            ],
+        },
+    }
+
+
+def short_pod(pod: Object) -> dict[str, Any]:
+    """The pod without what has no bearing on the room it takes, or on whose it is."""
+    meta, spec = pod["metadata"], pod.get("spec", {})
+    short: dict[str, Any] = {"nodeName": spec.get("nodeName")}
+    if spec.get("priority"):
+        short["priority"] = spec["priority"]
+    for kind in ("initContainers", "containers"):
+        kept = [
+            {key: each[key] for key in ("resources", "restartPolicy") if each.get(key)} for each in spec.get(kind) or ()
+        ]
+        if any(kept):
+            short[kind] = kept
+    return {
+        "metadata": {
+            "name": meta["name"],
+            "namespace": meta.get("namespace"),
+            "labels": {key: value for key, value in (meta.get("labels") or {}).items() if key == _ISVC_LABEL},
+        },
+        "spec": short,
+    }
 
 
 def requests(pod: Object) -> Counter[str]:
@@ -81,7 +143,8 @@ def _fits(wanted: Counter[str], free: Counter[str]) -> bool:
     return all(free[name] >= amount for name, amount in wanted.items())
 
 
-def _in_doubt(pod: Object) -> bool:
+def in_doubt(pod: Object) -> bool:
+    """Whether the pod has rules that only the scheduler itself can judge."""
     affinity = pod.get("affinity") or {}
     among_pods = any(
         (affinity.get(kind) or {}).get("requiredDuringSchedulingIgnoredDuringExecution")
@@ -95,22 +158,47 @@ def _in_doubt(pod: Object) -> bool:
     )
 
 
-def _may_take(pod: Object, node: Object) -> bool:
+def refusal(pod: Object, node: Object) -> str:
+    """Why the node may not take the pod, whatever runs on it, in a few words; empty if it may.
+
+    :param pod: its ``spec``.
+    """
     conditions = {c.get("type"): c.get("status") for c in node["status"].get("conditions") or ()}
-    if conditions.get("Ready") != "True" or node.get("spec", {}).get("unschedulable"):
-        return False
+    if conditions.get("Ready") != "True":
+        return "not ready"
+    if node.get("spec", {}).get("unschedulable"):
+        return "cordoned"
     if pod.get("nodeName") not in (None, "", node["metadata"]["name"]):
-        return False
+        return "not the one that nodeName names"
     labels = node["metadata"].get("labels") or {}
-    if any(labels.get(key) != value for key, value in (pod.get("nodeSelector") or {}).items()):
-        return False
+    for key, value in (pod.get("nodeSelector") or {}).items():
+        if labels.get(key) != value:
+            return f"without the label {key}={value}"
     rules = ((pod.get("affinity") or {}).get("nodeAffinity") or {}).get(
         "requiredDuringSchedulingIgnoredDuringExecution"
     ) or {}
     terms = rules.get("nodeSelectorTerms") or ()
-    if terms and not any(_matches(term, node) for term in terms):
-        return False
-    return not untolerated(pod, node)
+    if terms and not matches(terms, node):
+        return "outside the node affinity"
+    for taint in untolerated(pod, node):
+        return f"with the taint {taint_text(taint)}"
+    free = _allocatable(node)
+    for name, amount in requests(pod).items():
+        if free[name] < amount:
+            return f"with too little {name} ({_text(free[name], name)} of {_text(amount, name)})"
+    return ""
+
+
+def taint_text(taint: Object) -> str:
+    """As `kubectl taint` writes it."""
+    value = f"={taint['value']}" if taint.get("value") else ""
+    return f"{taint.get('key')}{value}:{taint.get('effect')}"
+
+
+def _text(amount: int, resource: str) -> str:
+    if resource in ("memory", "ephemeral-storage"):
+        return f"{amount / 1000 / 2**30:.1f} GiB"
+    return f"{amount / 1000:g}"
 
 
 def untolerated(pod: Object, node: Object) -> list[Object]:
@@ -121,6 +209,11 @@ def untolerated(pod: Object, node: Object) -> list[Object]:
     taints = [taint for taint in node.get("spec", {}).get("taints") or () if taint.get("effect") in _REPELLING]
     rules = pod.get("tolerations") or ()
     return [taint for taint in taints if not any(_tolerates(rule, taint) for rule in rules)]
+
+
+def matches(terms: Iterable[Object], node: Object) -> bool:
+    """Whether one of the node selector terms fits the node."""
+    return any(_matches(term, node) for term in terms)
 
 
 def _matches(term: Object, node: Object) -> bool:

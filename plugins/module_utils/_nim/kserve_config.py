@@ -22,13 +22,16 @@ STANDARD = frozenset({"Standard", "RawDeployment"})  # two words for the mode th
 class KServeConfig:
     """``default_mode``: the ConfigMap's own word; ``not_propagated``: labels and annotations that don't reach pods;
     ``ingress_class``: of the Ingresses, empty for the cluster's default; ``autoscaler``: whether it has this part,
-    which came with 0.16.
+    which came with 0.16; ``gateway``: it uses the Gateway API in place of Ingresses; ``makes_ingresses``: false where
+    it makes no way in at all.
     """
 
     default_mode: str = ""
     not_propagated: frozenset[str] = frozenset()
     ingress_class: str = ""
     autoscaler: bool = False
+    gateway: bool = False
+    makes_ingresses: bool = True
 
     @property
     def old_words(self) -> bool:
@@ -46,6 +49,8 @@ def parse(config_map: Mapping[str, Any]) -> KServeConfig:
         frozenset(map(str, keys)),
         str(ingress.get("ingressClassName") or ""),
         "autoscaler" in (config_map.get("data") or {}),
+        ingress.get("enableGatewayApi") is True,
+        ingress.get("disableIngressCreation") is not True,
     )
 
 

@@ -101,10 +101,13 @@ def metadata_of(spec: ServiceSpec, name: str) -> Object:
     return {"name": name, "namespace": spec.namespace, "labels": {SERVICE_LABEL: spec.name}}
 
 
-def _strategy(spec: ServiceSpec, word: str) -> Object:
-    """surge: a second GPU and no gap. in_place: the old pod's GPU goes to the new one."""
+def strategy(word: str, replicas: int) -> Object:
+    """surge: a second GPU and no gap. in_place: the old pod's GPU goes to the new one.
+
+    :param replicas: at most.
+    """
     surge = word == "surge"
-    if not surge and max(spec.scaling.least, spec.scaling.most or 0) <= 1:
+    if not surge and replicas <= 1:
         # a rollout that may do without its only pod is "available" without any, and KServe calls that Ready
         return {"type": "Recreate"}
     return {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": int(surge), "maxUnavailable": int(not surge)}}
@@ -114,11 +117,11 @@ def files_name(service: str) -> str:
     return f"{service}-files"
 
 
-def inference_service(spec: ServiceSpec, mode: str, strategy: str = "") -> Object:
+def inference_service(spec: ServiceSpec, mode: str, update: str = "") -> Object:
     """Return the InferenceService.
 
     :param mode: the cluster's word for it, ``Standard`` or ``RawDeployment``.
-    :param strategy: ``in_place`` or ``surge``, what ``auto`` means now; the specification's own if empty.
+    :param update: ``in_place`` or ``surge``, what ``auto`` means now; the specification's own if empty.
     """
     scaling = spec.scaling
     predictor: Object = {"minReplicas": scaling.least}
@@ -132,7 +135,7 @@ def inference_service(spec: ServiceSpec, mode: str, strategy: str = "") -> Objec
         predictor["timeout"] = spec.timeout
     if spec.files:  # the mounted files of a running pod don't change: a new content needs new pods
         predictor["annotations"] = {FILES_ANNOTATION: digest(spec.files)}
-    predictor["deploymentStrategy"] = _strategy(spec, strategy or spec.update_strategy)
+    predictor["deploymentStrategy"] = strategy(update or spec.update_strategy, max(scaling.least, scaling.most or 0))
     predictor.update(patch.merge(pod(spec), spec.pod_patch))
     if spec.model_format:
         _to_model(predictor, spec)
@@ -187,6 +190,8 @@ def pod(spec: ServiceSpec) -> Object:
     if mounts:
         container["volumeMounts"] = mounts
     container.update(probes(spec))
+    if spec.pre_stop_sleep:
+        container["lifecycle"] = {"preStop": {"sleep": {"seconds": spec.pre_stop_sleep}}}
 
     made: Object = {
         "containers": [container],

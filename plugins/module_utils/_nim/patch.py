@@ -23,6 +23,9 @@ MERGE_KEYS = {
     "hostAliases": "ip",
 }
 
+# Of these an object has but one, so another one takes its place: the handlers of probes and of `lifecycle`.
+UNION = frozenset({"exec", "grpc", "httpGet", "sleep", "tcpSocket"})
+
 
 class PatchError(ValueError):
     """The patch can't be applied; the text starts with the path inside the patch."""
@@ -41,6 +44,8 @@ def merge(base: Mapping[str, Any], patch: Mapping[str, Any], path: str = "") -> 
             f"{path or '$patch'}: '$patch: {directive}' is not known here; 'replace' or, for items of lists, 'delete'"
         )
     merged: dict[str, Any] = {} if directive == "replace" else dict(base)
+    if chosen := {key for key in UNION & patch.keys() if patch[key] is not None}:
+        merged = {key: value for key, value in merged.items() if key not in UNION or key in chosen}
     for key, value in patch.items():
         where = f"{path}.{key}" if path else str(key)
         if key == "$patch":

@@ -62,6 +62,7 @@ class ServiceSpec:
     update_strategy: str
     startup_timeout: int
     termination_grace_period: int
+    pre_stop_sleep: int
     node_selector: Mapping[str, str]
     tolerations: tuple[Mapping[str, Any], ...]
     affinity: Mapping[str, Any]
@@ -134,6 +135,7 @@ def read(params: Mapping[str, Any]) -> ServiceSpec:
     volumes.places(check, taken)
     model_format = serving.model(check, cache)
     promise = _contract(image, model_format)
+    grace_period = check.number_or("termination_grace_period", 0, promise.grace_period)
     settings = nim.settings(check, promise, port, cache, ca_bundle)
     nim.agree(check, env, env_from_secret, settings, port)
     serving.ingress_address(check)
@@ -170,7 +172,8 @@ def read(params: Mapping[str, Any]) -> ServiceSpec:
         monitor_labels=check.metadata("monitor_labels"),
         update_strategy=str(p["update_strategy"]),
         startup_timeout=check.number_or("startup_timeout", 1, promise.startup_timeout),
-        termination_grace_period=check.number_or("termination_grace_period", 0, promise.grace_period),
+        termination_grace_period=grace_period,
+        pre_stop_sleep=container.pre_stop_sleep(check, grace_period),
         node_selector=check.metadata("node_selector"),
         tolerations=scheduling.tolerations(check),
         affinity=scheduling.affinity(check, pods),

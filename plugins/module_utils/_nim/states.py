@@ -442,14 +442,14 @@ def _phases_of(pod: Object, events: Iterable[Object]) -> dict[str, float]:
     ]
     marks = {
         "scheduled": _when(condition(pod, "PodScheduled"), "lastTransitionTime"),
-        "pulled": _time(pulled[0].get("firstTimestamp") or pulled[0].get("eventTime")) if pulled else None,
-        "started": _time(container.get("state", {}).get("running", {}).get("startedAt")),
+        "pulled": moment(pulled[0].get("firstTimestamp") or pulled[0].get("eventTime")) if pulled else None,
+        "started": moment(container.get("state", {}).get("running", {}).get("startedAt")),
         "ready": _when(condition(pod, "Ready"), "lastTransitionTime"),
     }
     if container.get("restartCount"):  # what is recorded is the last start, which may be days later
         marks["started"] = marks["ready"] = None
     phases: dict[str, float] = {}
-    last = _time(pod["metadata"].get("creationTimestamp"))
+    last = moment(pod["metadata"].get("creationTimestamp"))
     for name, mark in marks.items():
         if mark is None or last is None:
             continue
@@ -459,10 +459,10 @@ def _phases_of(pod: Object, events: Iterable[Object]) -> dict[str, float]:
 
 
 def _when(found: Object, key: str) -> datetime | None:
-    return _time(found.get(key)) if found.get("status") == "True" else None
+    return moment(found.get(key)) if found.get("status") == "True" else None
 
 
-def _time(text: Any) -> datetime | None:
+def moment(text: Any) -> datetime | None:
     if not text:
         return None
     return datetime.fromisoformat(re.sub(r"\.\d+", "", str(text)).replace("Z", "+00:00"))
@@ -482,8 +482,10 @@ def claims_of(isvc: Object) -> list[str]:
     """Return the claims that an InferenceService uses."""
     predictor = isvc["spec"]["predictor"]
     uri = str((predictor.get("model") or {}).get("storageUri") or "")
-    mounted = (volume.get("persistentVolumeClaim") or {} for volume in predictor.get("volumes") or ())
-    return [
-        *(uri.split("/")[2:3] if uri.startswith("pvc://") else ()),
-        *(claim["claimName"] for claim in mounted if claim),
-    ]
+    return [*(uri.split("/")[2:3] if uri.startswith("pvc://") else ()), *mounted_claims(predictor)]
+
+
+def mounted_claims(pod: Object) -> list[str]:
+    """Return the claims among the volumes of a pod's ``spec``."""
+    claims = (volume.get("persistentVolumeClaim") or {} for volume in pod.get("volumes") or ())
+    return [claim["claimName"] for claim in claims if claim]

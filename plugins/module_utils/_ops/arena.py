@@ -8,29 +8,24 @@ from collections.abc import Collection
 
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.apply import Change, ensure_absent
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.client import Client
+from ansible_collections.gpuops.nim.plugins.module_utils._nim import extras
+from ansible_collections.gpuops.nim.plugins.module_utils._nim.extras import Kind
 
+_BOOK = Kind("v1", "ConfigMap", "-kserve")
 _BOOK_KEYS = {"app", "kserve", "values"}
+# The bookkeeping goes last: as long as it is there, a run that was cut off goes on here.
+_MADE_BY_ARENA = (extras.AUTOSCALER, extras.SERVICE_MONITOR, extras.METRICS, _BOOK)
 
 
-def tidy(
-    client: Client, namespace: str, name: str, wanted: Collection[tuple[str, str]], *, check_mode: bool
-) -> list[Change]:
-    """Delete arena's bookkeeping of the service, and what it made beside it unless (kind, name) is ``wanted``.
-
-    The ConfigMap with the bookkeeping goes last: as long as it is there, a run that was cut off goes on here.
-    """
-    book = f"{name}-kserve"
-    found = client.get("v1", "ConfigMap", book, namespace)
+def tidy(client: Client, namespace: str, name: str, wanted: Collection[Kind], *, check_mode: bool) -> list[Change]:
+    """Delete arena's bookkeeping of the service, and what it made beside it of kinds that are not ``wanted``."""
+    found = client.get(_BOOK.api_version, _BOOK.kind, _BOOK.name(name), namespace)
     if found is None or not set(found.get("data") or {}) >= _BOOK_KEYS:
         return []
-    beside = (
-        ("autoscaling/v2", "HorizontalPodAutoscaler", f"{name}-hpa"),
-        ("monitoring.coreos.com/v1", "ServiceMonitor", f"{name}-svcmonitor"),
-        ("v1", "Service", f"{name}-metric-svc"),
-        ("v1", "ConfigMap", book),
-    )
     return [
-        ensure_absent(client, api_version, kind, called, namespace, check_mode=check_mode, adopt=True)
-        for api_version, kind, called in beside
-        if (kind, called) not in wanted
+        ensure_absent(
+            client, kind.api_version, kind.kind, kind.name(name), namespace, check_mode=check_mode, adopt=True
+        )
+        for kind in _MADE_BY_ARENA
+        if kind not in wanted
     ]

@@ -12,9 +12,10 @@ from typing import Any
 
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.client import Client
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.errors import KubeError, Unreachable
-from ansible_collections.gpuops.nim.plugins.module_utils._nim import findings, states
+from ansible_collections.gpuops.nim.plugins.module_utils._nim import capacity, findings, states
 
 AGAIN = 15.0  # seconds that an answer is good for
+ABOUT_CLAIMS = "involvedObject.kind=PersistentVolumeClaim"
 SECONDS = 5.0  # for each question: the wait has other things to do
 
 Object = Mapping[str, Any]
@@ -32,12 +33,16 @@ class Surroundings:
         """Look around one service; ``None`` when the API server does not answer: then nobody can be blamed."""
         waiting = [pod for pod in states.newest(seen)[1] if states.condition(pod, "Ready").get("status") != "True"]
         homeless = [pod for pod in waiting if not pod.get("spec", {}).get("nodeName")]
-        claims = {(pod["metadata"]["namespace"], name) for pod in homeless for name in findings.claims_of(pod)}
+        claims = {
+            (pod["metadata"]["namespace"], name)
+            for pod in homeless
+            for name in states.mounted_claims(pod.get("spec", {}))
+        }
         try:
             return findings.Around(
                 claims={name: self._claim(namespace, name) for namespace, name in sorted(claims)},
-                nodes=self._all_nodes() if _told(homeless, "taint") else self._nodes(waiting),
-                pods=self._pods() if _told(homeless, "Insufficient") else (),
+                nodes=self._all_nodes() if told(homeless, "taint", "Insufficient") else self._nodes(waiting),
+                pods=self._pods() if told(homeless, "Insufficient") else (),
             )
         except Unreachable:
             return None
@@ -59,19 +64,15 @@ class Surroundings:
         return {node["metadata"]["name"]: node for nodes in found for node in nodes}
 
     def _pods(self) -> list[Any]:
-        return self._list("Pod", None, "status.phase!=Succeeded,status.phase!=Failed")
+        return self._list("Pod", None, capacity.NOT_OVER)
 
     def _claim(self, namespace: str, name: str) -> list[str]:
         """What the cluster says of a claim that is not bound."""
-
         claim = next(iter(self._list("PersistentVolumeClaim", namespace, f"metadata.name={name}")), None)
         if claim is None or claim.get("status", {}).get("phase") == "Bound":
             return []
-        about = f"involvedObject.kind=PersistentVolumeClaim,involvedObject.name={name}"
-        events = sorted(self._list("Event", namespace, about), key=lambda e: str(e.get("lastTimestamp") or ""))
-        said = dict.fromkeys(f"{event.get('reason')}: {event.get('message')}" for event in events)
-        storage = claim["spec"].get("storageClassName") or "none"
-        return [f"claim {name} (storage class {storage}) is not bound", *list(said)[-3:]]
+        about = f"{ABOUT_CLAIMS},involvedObject.name={name}"
+        return said_of_claim(claim, self._list("Event", namespace, about))
 
     def _list(self, kind: str, namespace: str | None, fields: str) -> list[dict[str, Any]]:
         """What the server said at most AGAIN seconds ago; nothing where we may not ask."""
@@ -88,6 +89,15 @@ class Surroundings:
         return self._known[key][1]
 
 
-def _told(pods: Iterable[Object], word: str) -> bool:
-    """Whether the scheduler has used the word of one of these pods."""
-    return any(word in str(states.condition(pod, "PodScheduled").get("message")) for pod in pods)
+def said_of_claim(claim: Object, events: Iterable[Object]) -> list[str]:
+    """What there is to say of a claim that is not bound; ``events``: those about it."""
+    ordered = sorted(events, key=lambda event: str(event.get("lastTimestamp") or ""))
+    said = dict.fromkeys(f"{event.get('reason')}: {event.get('message')}" for event in ordered)
+    storage = claim["spec"].get("storageClassName") or "none"
+    return [f"claim {claim['metadata']['name']} (storage class {storage}) is not bound", *list(said)[-3:]]
+
+
+def told(pods: Iterable[Object], *words: str) -> bool:
+    """Whether the scheduler has used one of the words of one of these pods."""
+    said = [str(states.condition(pod, "PodScheduled").get("message")) for pod in pods]
+    return any(word in message for message in said for word in words)

@@ -77,8 +77,20 @@ def run(params: Mapping[str, Any], *, check_mode: bool, diff: bool, progress: Pr
         return Result(False, {"skipped_reason": "A question costs GPU time, so none is asked in check mode."})
     client = connect(params) if any(question["name"] for question in questions) else None
     if params["services"] is None:
-        return Result(False, _ask(questions[0], client, progress))
+        return Result(False, ask(questions[0], client, progress))
     return _ask_all(questions, client, progress)
+
+
+def ask_service(
+    client: Client, namespace: str, name: str, api: str, address: Optional[str], progress: Progress
+) -> Json:
+    """Ask one service its default question. The result is that of the module.
+
+    :param api: a key of PATHS; ``address``: the ingress's, ``None`` to find it out.
+    :raises OpsError: no usable answer.
+    """
+    question = {option: rules.get("default") for option, rules in QUESTION_ARGUMENTS.items()}
+    return ask({**question, "name": name, "namespace": namespace, "api": api, "address": address}, client, progress)
 
 
 def _questions(params: Mapping[str, Any]) -> list[Json]:
@@ -95,14 +107,14 @@ def _questions(params: Mapping[str, Any]) -> list[Json]:
                     wrong.append(("prompt", "stands beside messages; give one of the two"))
                 question["messages"] = None  # the entry's own prompt goes before messages that all share
         found.append(question)
-        wrong = wrong or _wrong(question)
+        wrong = wrong or wrong_in(question)
         errors += [f"{entry.place}.{option}: {text}" if entry.place else f"{option}: {text}" for option, text in wrong]
     if errors:
         raise OpsError("\n".join(errors))
     return found
 
 
-def _wrong(question: Json) -> list[tuple[str, str]]:
+def wrong_in(question: Json) -> list[tuple[str, str]]:
     """What can't be asked, before anybody is."""
     wrong = [
         (option, f"is {question[option]}, must be 1 or more")
@@ -129,17 +141,17 @@ def _ask_all(questions: Sequence[Json], client: Optional[Client], progress: Prog
     def who(question: Json) -> Json:
         return {"name": question["name"], "namespace": question["namespace"] if question["name"] else None}
 
-    def ask(question: Json) -> Json:
+    def answer(question: Json) -> Json:
         title = _title(question)
         try:
-            data = _ask(question, client, lambda line: progress(f"[{title}] {line}"))
+            data = ask(question, client, lambda line: progress(f"[{title}] {line}"))
             return {**who(question), **data, "error": ""}
         except (OpsError, KubeError) as error:
             return {**who(question), **getattr(error, "data", {}), "error": str(error)}
 
     pool = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="ask")
     try:
-        answers = list(pool.map(ask, questions))
+        answers = list(pool.map(answer, questions))
     finally:  # what ends the task early must not wait for those who still think
         pool.shutdown(wait=False, cancel_futures=True)
     data = {"services": answers}
@@ -156,7 +168,12 @@ def _title(question: Json) -> str:
     return f"{question['namespace']}/{question['name']}" if question["name"] else str(question["address"])
 
 
-def _ask(params: Mapping[str, Any], client: Optional[Client], progress: Progress) -> Json:
+def ask(params: Mapping[str, Any], client: Optional[Client], progress: Progress) -> Json:
+    """Ask one question; ``params``: QUESTION_ARGUMENTS. The answer, or an error whose data tells how far it came.
+
+    :raises OpsError: no usable answer. Without ``served_models`` in its data no model server was reached.
+    :raises KubeError: the API server refused.
+    """
     started = time.monotonic()
     with find_door(params, client) as door:
         conversation = _Conversation(door, started + params["timeout"])

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
@@ -33,8 +35,12 @@ from ansible_collections.gpuops.nim.plugins.module_utils._ops.wait import Outcom
 
 Object = dict[str, Any]
 
+WRITERS = 8  # services that are written at a time: over a slow line the way there and back is what takes long
+
 
 class Deploy(Task):
+    _one_at_a_time = threading.Lock()
+
     def run(self) -> Result:
         for service in self.services:
             service.warnings += service.spec.warnings
@@ -65,9 +71,10 @@ class Deploy(Task):
             raise
         except (KubeError, OpsError) as error:
             for service in services:
-                service.error = str(error)
+                service.error = self.explained(error)
             return
-        for service in services:
+
+        def bring(service: Service) -> None:
             try:
                 if service.name not in live and not service.entry.params["adopt"]:
                     clash.refuse(taken, service.name)
@@ -80,6 +87,14 @@ class Deploy(Task):
                 if isinstance(error, (Unreachable, Unauthorized)) and not webhook_down(error):
                     raise self.failure(str(error)) from None
 
+        bring(services[0])  # alone: what it has to ask is then known, and without an API server it is the only one
+        if len(services) > 1:
+            pool = ThreadPoolExecutor(WRITERS, thread_name_prefix="deploy")
+            try:
+                list(pool.map(bring, services[1:]))
+            finally:  # one that meets no API server ends the task, but not in the middle of another one's writes
+                pool.shutdown(cancel_futures=True)
+
     def _deploy(
         self,
         service: Service,
@@ -91,11 +106,10 @@ class Deploy(Task):
         mode = self._mode(service, live)
         service.extras = nim_extras.of(wanted, self.kserve.ingress_class if wanted.endpoint_host else "")
         self._tls_secret(service)
-        claims.make(self, service, found)
+        with self._one_at_a_time:  # services may share a claim
+            claims.make(self, service, found)
         self._make_extras(service, before=True)
         try:
-            if live and adopt:
-                live = self.right_word(service, live)
             self._isvc(service, mode, live, found or {})
         except AdmissionDenied as error:
             remedy = kserve_config.remedy(error.message, mode, live)
@@ -116,7 +130,8 @@ class Deploy(Task):
         # what is as it should be keeps its strategy, so that a GPU that comes free is no change
         planned = ensure(self.client, wanted, check_mode=True, adopt=adopt, live=live) if auto and live else None
         if planned and planned.changed:
-            service.strategy, why = self._chooser.choose(wanted, found)
+            with self._one_at_a_time:  # the room for one is not the next one's
+                service.strategy, why = self._chooser.choose(wanted, found)
             wanted = manifests.inference_service(service.spec, mode, service.strategy)
         if planned and not planned.changed:
             change = service.note(planned)

@@ -25,7 +25,9 @@ def run(params: Mapping[str, Any], *, check_mode: bool, diff: bool, progress: Pr
     :raises KubeError: there is no way to the cluster, and nothing was changed.
     """
     if params["state"] == "present":
-        services = [Service(entry, wanted.namespace, wanted.name, wanted) for entry, wanted in read_all(params, _spec)]
+        services = [
+            Service(entry, wanted.namespace, wanted.name, wanted) for entry, wanted in read_all(params, read_spec)
+        ]
     else:
         services = [Service(entry, namespace, name) for entry, (namespace, name) in read_all(params, _identity)]
     task = _STATES[params["state"]](params, services, check_mode, diff, progress)
@@ -39,7 +41,8 @@ def run(params: Mapping[str, Any], *, check_mode: bool, diff: bool, progress: Pr
 _STATES: dict[str, type[Task]] = {"present": Deploy, "stopped": Stop, "absent": Remove}
 
 
-def _spec(params: Mapping[str, Any]) -> ServiceSpec:
+def read_spec(params: Mapping[str, Any]) -> ServiceSpec:
+    """For `services.read_all`."""
     try:
         return spec.read(params)
     except spec.BadSpec as error:

@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Any
 
-from ansible_collections.gpuops.nim.plugins.module_utils._kube.apply import ensure_absent
+from ansible_collections.gpuops.nim.plugins.module_utils._kube.apply import ensure_absent, ensure_annotation
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.errors import (
     KubeError,
     NotFound,
@@ -14,11 +15,12 @@ from ansible_collections.gpuops.nim.plugins.module_utils._kube.errors import (
     Unreachable,
 )
 from ansible_collections.gpuops.nim.plugins.module_utils._nim import extras as nim_extras
-from ansible_collections.gpuops.nim.plugins.module_utils._nim import manifests
+from ansible_collections.gpuops.nim.plugins.module_utils._nim import kserve_config, manifests, names
 from ansible_collections.gpuops.nim.plugins.module_utils._ops import claims, extras
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.result import Result
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.task import Service, Task, by_namespace, webhook_down
-from ansible_collections.gpuops.nim.plugins.module_utils._ops.wait import Target, wait_until_gone
+
+Object = dict[str, Any]
 
 
 class Remove(Task):
@@ -39,14 +41,7 @@ class Remove(Task):
                     service.error = str(error)
                     if isinstance(error, (Unreachable, Unauthorized)) and not webhook_down(error):
                         raise self.failure(str(error)) from None
-        going = [service for service in self.services if not service.error and service.isvc]
-        if going and self.params["wait"] and not self.check_mode:
-            targets = [Target(service.namespace, service.name) for service in going]
-            left = wait_until_gone(self.client, targets, timeout=self.params["wait_timeout"], progress=self.progress)
-            for service in going:
-                rest = left.get((service.namespace, service.name))
-                if rest:
-                    service.error = f"not gone after {self.params['wait_timeout']} s (wait_timeout): {rest}"
+        self.wait_for_end([service for service in self.services if not service.error and service.isvc])
         for service in self.services:
             if not service.entry.params["keep_cache"] and not service.error:
                 try:
@@ -73,7 +68,13 @@ class Remove(Task):
             self.progress(f"[{service}] {change.action}")
         if change.before:
             with suppress(NotFound):
-                self.right_word(service, change.before)
+                self._right_word(service, change.before)
         self.remove_extras(service, there)
         if adopt:
             self.tidy_after_arena(service)
+
+    def _right_word(self, service: Service, live: Object) -> None:
+        """KServe 0.16 can't end the deletion of a service that somebody made with its old word for the mode."""
+        word = kserve_config.right_word(live, names.MODE_ANNOTATION)
+        if word and not self.check_mode:
+            service.note(ensure_annotation(self.client, live, names.MODE_ANNOTATION, word, adopt=True))

@@ -10,7 +10,7 @@ import hmac
 import json
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional, cast
 
@@ -39,7 +39,7 @@ PULL, RUNTIME = "pull", "runtime"
 
 
 @dataclass(frozen=True)
-class _Secret:
+class Wanted:
     """One of the two, wherever it goes."""
 
     kind: str
@@ -49,7 +49,7 @@ class _Secret:
 
 
 @dataclass
-class _Report:
+class Report:
     """What is known so far; becomes the result, or the data of the error."""
 
     progress: Progress
@@ -89,18 +89,21 @@ def run(params: Mapping[str, Any], *, check_mode: bool, diff: bool, progress: Pr
     :raises KubeError: there is no way to the cluster.
     """
     namespaces = [name for name in dict.fromkeys(params["namespaces"]) if name]
-    if wrong := _misnamed(params, namespaces):
+    wrong = misnamed(params, namespaces)
+    if not namespaces:
+        wrong.append("namespaces: at least one is needed.")
+    if wrong:
         raise OpsError("\n".join(wrong))
     present = params["state"] == "present"
     wanted = _wanted(params) if present else _named(params)
     client = connect(params)
-    report = _Report(progress, check_mode)
+    report = Report(progress, check_mode)
     failures: list[str] = []
     salt = ""
     for namespace in namespaces:
         try:
             if present:
-                salt = _present(client, namespace, wanted, salt, params, check_mode, report)
+                salt = put(client, namespace, wanted, salt, params, check_mode, report)
             else:
                 _absent(client, namespace, wanted, params, check_mode, report)
         except (KubeError, OpsError) as error:
@@ -115,9 +118,9 @@ def run(params: Mapping[str, Any], *, check_mode: bool, diff: bool, progress: Pr
     return Result(report.changed, report.data, shown, report.warnings)
 
 
-def _misnamed(params: Mapping[str, Any], namespaces: Sequence[str]) -> list[str]:
+def misnamed(params: Mapping[str, Any], namespaces: Sequence[str]) -> list[str]:
     """What is wrong with the names; all of it, so that a person has to correct them only once."""
-    wrong = [] if namespaces else ["namespaces: at least one is needed."]
+    wrong = []
     for name in namespaces:
         if not DNS_LABEL.fullmatch(name):
             rule = "at most 63 lower-case letters, digits and '-'"
@@ -137,11 +140,11 @@ def _misnamed(params: Mapping[str, Any], namespaces: Sequence[str]) -> list[str]
     return wrong
 
 
-def _named(params: Mapping[str, Any]) -> list[_Secret]:
-    return [_Secret(PULL, params["pull_secret"]), _Secret(RUNTIME, params["runtime_secret"])]
+def _named(params: Mapping[str, Any]) -> list[Wanted]:
+    return [Wanted(PULL, params["pull_secret"]), Wanted(RUNTIME, params["runtime_secret"])]
 
 
-def _wanted(params: Mapping[str, Any]) -> list[_Secret]:
+def _wanted(params: Mapping[str, Any]) -> list[Wanted]:
     key = clean(params["ngc_api_key"])
     values = {"NGC_API_KEY": key}
     if params["hf_token"]:
@@ -158,21 +161,25 @@ def _wanted(params: Mapping[str, Any]) -> list[_Secret]:
         raise OpsError("registries: at least one is needed.")
     pull, runtime = params["pull_secret"], params["runtime_secret"]
     return [
-        _Secret(PULL, pull, next(iter(auths)), lambda ns, salt: pull_secret(pull, ns, list(auths.values()), salt)),
-        _Secret(RUNTIME, runtime, "NGC_API_KEY", lambda ns, salt: runtime_secret(runtime, ns, values, salt)),
+        Wanted(PULL, pull, next(iter(auths)), lambda ns, salt: pull_secret(pull, ns, list(auths.values()), salt)),
+        Wanted(RUNTIME, runtime, "NGC_API_KEY", lambda ns, salt: runtime_secret(runtime, ns, values, salt)),
     ]
 
 
-def _present(
+def put(
     client: Client,
     namespace: str,
-    wanted: list[_Secret],
+    wanted: Sequence[Wanted],
     salt: str,
     params: Mapping[str, Any],
     check_mode: bool,
-    report: _Report,
+    report: Report,
 ) -> str:
-    """Returns the salt that new Secrets of the next namespace get, so that equal keys have equal fingerprints."""
+    """Makes the Secrets be as wanted, with what ``params`` say of ``create_namespace`` and ``adopt``.
+
+    :returns: the salt that new Secrets of the next namespace get, so that equal keys have equal fingerprints.
+    :raises KubeError: Foreign for what others made, unless ``adopt``.
+    """
     live = [client.get("v1", "Secret", secret.name, namespace) for secret in wanted]
     if not all(live):
         made = ensure_namespace(client, namespace, create=params["create_namespace"], check_mode=check_mode)
@@ -197,10 +204,10 @@ def _present(
 def _absent(
     client: Client,
     namespace: str,
-    wanted: list[_Secret],
+    wanted: list[Wanted],
     params: Mapping[str, Any],
     check_mode: bool,
-    report: _Report,
+    report: Report,
 ) -> None:
     for secret in wanted:
         change = ensure_absent(
@@ -210,7 +217,7 @@ def _absent(
         report.entries.append(_entry(change, secret, {}, []))
 
 
-def _entry(change: Change, secret: _Secret, marks: Mapping[str, Optional[str]], old: list[str]) -> Json:
+def _entry(change: Change, secret: Wanted, marks: Mapping[str, Optional[str]], old: list[str]) -> Json:
     return {
         "namespace": change.namespace,
         "name": secret.name,
@@ -276,18 +283,18 @@ def _pods(client: Client, namespace: str, name: str, secret: Json, warnings: lis
     except Forbidden as error:
         warnings.append(f"Which pods still run with an old key is unknown: {error}")
         return [], ["*"]
-    changed = _changed_at(secret)
+    changed = changed_at(secret)
     old, unknown = [], []
     for pod in pods:
-        ages = set(_ages(pod, name, changed))
-        if "old" in ages:
+        found = set(ages(pod, name, changed))
+        if "old" in found:
             old.append(pod["metadata"]["name"])
-        elif "unknown" in ages:
+        elif "unknown" in found:
             unknown.append(pod["metadata"]["name"])
     return old, unknown
 
 
-def _changed_at(secret: Json) -> dict[str, str]:
+def changed_at(secret: Json) -> dict[str, str]:
     """Key of data to the time of its last change.
 
     A manager's time moves with each of its own changes, and a manager whose value is overwritten loses the key: so the
@@ -301,8 +308,9 @@ def _changed_at(secret: Json) -> dict[str, str]:
     return times
 
 
-def _ages(pod: Json, name: str, changed: Mapping[str, str]) -> Iterator[str]:
-    """For each running container that takes variables from the Secret: old, new or unknown."""
+def ages(pod: Json, name: str, changed: Mapping[str, str], only: Optional[Collection[str]] = None) -> Iterator[str]:
+    """For each running container that takes a variable (of ``only``, if given) from the Secret: old, new or unknown."""
+    made = pod["metadata"].get("creationTimestamp") or ""
     status = pod.get("status") or {}
     states = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
     # the variables are read again whenever a container starts, so its own start counts and not the pod's
@@ -312,8 +320,14 @@ def _ages(pod: Json, name: str, changed: Mapping[str, str]) -> Iterator[str]:
         if not start:
             continue
         for key in _keys(container, name, changed):
-            # both times have whole seconds
-            if key not in changed or start == changed[key]:
+            if only is not None and key and key not in only:
+                continue
+            # all these times have whole seconds; that of the start is by the node's clock, the others by the server's
+            if key not in changed:
+                yield "unknown"
+            elif made > changed[key]:
+                yield "new"
+            elif start == changed[key]:
                 yield "unknown"
             else:
                 yield "old" if start < changed[key] else "new"

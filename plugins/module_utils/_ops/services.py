@@ -7,7 +7,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Optional, TypeVar
 
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.result import OpsError
 
@@ -106,6 +106,7 @@ SERVICE_ARGUMENTS: Arguments = {
     "update_strategy": {"type": "str", "choices": ["auto", "in_place", "surge"], "default": "auto"},
     "startup_timeout": {"type": "int"},
     "termination_grace_period": {"type": "int"},
+    "pre_stop_sleep": {"type": "int"},
     "node_selector": {"type": "dict", "aliases": ["selector"]},
     "tolerations": {"type": "list", "elements": "raw", "aliases": ["toleration"]},
     "affinity": {"type": "dict"},
@@ -160,9 +161,16 @@ class Entry:
     params: Mapping[str, Any]
 
 
-def read_all(params: Mapping[str, Any], read: Callable[[Mapping[str, Any]], T]) -> list[tuple[Entry, T]]:
+def read_all(
+    params: Mapping[str, Any],
+    read: Callable[[Mapping[str, Any]], T],
+    arguments: Optional[Arguments] = None,
+    of_task: Collection[str] = tuple(TASK_ARGUMENTS),
+) -> list[tuple[Entry, T]]:
     """Read every service of the task with ``read``, which may raise BadEntry.
 
+    :param arguments: the options of one service, SERVICE_ARGUMENTS if not given; ``of_task``: names of options that
+        stand beside ``services`` only.
     :raises OpsError: with all that is wrong, one line for each option.
     """
     errors: list[str] = []
@@ -172,7 +180,7 @@ def read_all(params: Mapping[str, Any], read: Callable[[Mapping[str, Any]], T]) 
             errors.append(f"{name}: is {params[name]}, must be {least} or more")
     places: dict[tuple[str, str], str] = {}
     hosts: dict[str, str] = {}
-    for entry, wrong in entries(params, SERVICE_ARGUMENTS, TASK_ARGUMENTS):
+    for entry, wrong in entries(params, arguments or SERVICE_ARGUMENTS, of_task):
         if not wrong:
             try:
                 found.append((entry, read(entry.params)))

@@ -14,10 +14,9 @@ from ansible_collections.gpuops.nim.plugins.module_utils._kube.errors import (
     Unauthorized,
     Unreachable,
 )
-from ansible_collections.gpuops.nim.plugins.module_utils._nim import kserve_config, names, states
+from ansible_collections.gpuops.nim.plugins.module_utils._nim import kserve_config, names
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.result import OpsError, Result
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.task import Service, Task, by_namespace
-from ansible_collections.gpuops.nim.plugins.module_utils._ops.wait import Outcome, Target, wait_until_gone
 
 Object = dict[str, Any]
 
@@ -40,17 +39,7 @@ class Stop(Task):
                     raise self.failure(str(error)) from None
                 except (KubeError, OpsError) as error:
                     service.error = str(error)
-        going = [service for service in self.services if not service.error]
-        if going and self.params["wait"] and not self.check_mode:
-            targets = [Target(service.namespace, service.name) for service in going]
-            timeout = self.params["wait_timeout"]
-            left = wait_until_gone(self.client, targets, timeout=timeout, progress=self.progress, stopped=True)
-            for service in going:
-                rest = left.get((service.namespace, service.name))
-                if rest:
-                    service.error = f"not stopped after {timeout} s (wait_timeout): {rest}"
-                else:
-                    service.outcome = Outcome(states.Status("stopped", "stopped on request"))
+        self.wait_for_end([service for service in self.services if not service.error], stopped=True)
         return self.finish()
 
     def _stop(self, service: Service, live: Object | None) -> None:

@@ -23,6 +23,12 @@ def kept(live: Mapping[str, Any] | None) -> str:
     return SURGE if strategy.get("type") == "RollingUpdate" and str(surge).rstrip("%") not in ("0", "") else IN_PLACE
 
 
+def pod_of(isvc: Mapping[str, Any]) -> Object:
+    """The ``spec`` of the pods that KServe will make, as far as it is known before."""
+    predictor = isvc["spec"]["predictor"]
+    return {"containers": [predictor.get("model", {})], **predictor}
+
+
 class Chooser:
     """Looks for room for second pods. Nodes and pods are read once, when the first service of a task changes."""
 
@@ -36,21 +42,28 @@ class Chooser:
 
         :param isvc: the service as it should become; ``claims``: those of its namespace, by name.
         """
-        predictor = isvc["spec"]["predictor"]
-        pod = {"containers": [predictor.get("model", {})], **predictor}
+        name, why = self.place(isvc, claims)
+        if not name:
+            return IN_PLACE, why
+        # its room is not the next service's
+        (self._pods or []).append({"spec": {**pod_of(isvc), "nodeName": name}, "metadata": {}})
+        return SURGE, why
+
+    def place(self, isvc: Object, claims: Mapping[str, Object]) -> tuple[str, str]:
+        """The node with room for a second pod, or an empty name; and the reason."""
+        pod = pod_of(isvc)
         try:
             if self._nodes is None:
-                self._nodes = self._client.list("v1", "Node").items
+                self._nodes = self._client.list("v1", "Node", keep=capacity.short_node).items
             nodes = capacity.candidates(pod, self._nodes)
             if nodes and self._pods is None:
-                over = "status.phase!=Succeeded,status.phase!=Failed"
-                self._pods = self._client.list("v1", "Pod", fields=over).items
+                self._pods = self._client.list("v1", "Pod", fields=capacity.NOT_OVER, keep=capacity.short_pod).items
         except Forbidden as error:
-            return IN_PLACE, f"whether a second pod would fit is not known. {error.message}"
+            return "", f"whether a second pod would fit is not known. {error.message}"
         pods = self._pods or []
         modes = [(claims.get(claim) or {}).get("spec", {}).get("accessModes") or () for claim in states.claims_of(isvc)]
         if any("ReadWriteOncePod" in mode for mode in modes):
-            return IN_PLACE, "its claim can be mounted by one pod only"
+            return "", "its claim can be mounted by one pod only"
         if any(not {"ReadWriteMany", "ReadOnlyMany"} & set(mode) for mode in modes):
             here = {
                 other["spec"].get("nodeName")
@@ -61,6 +74,5 @@ class Chooser:
             nodes = [node for node in nodes if node["metadata"]["name"] in here]
         name = capacity.room(pod, nodes, pods)
         if not name:
-            return IN_PLACE, "no node has room for a second pod now, so the old one ends first"
-        pods.append({"spec": {**pod, "nodeName": name}, "metadata": {}})  # its room is not the next service's
-        return SURGE, f"node {name} has room for a second pod, so the old one serves until the new one is ready"
+            return "", "no node has room for a second pod now, so the old one ends first"
+        return name, f"node {name} has room for a second pod, so the old one serves until the new one is ready"

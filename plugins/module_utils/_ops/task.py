@@ -7,19 +7,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
-from ansible_collections.gpuops.nim.plugins.module_utils._kube.apply import Change, ensure_annotation
+from ansible_collections.gpuops.nim.plugins.module_utils._kube.apply import Change
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.auth import connect
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.client import Client
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.errors import KindMissing, KubeError, Unreachable
-from ansible_collections.gpuops.nim.plugins.module_utils._nim import kserve_config, manifests, names
+from ansible_collections.gpuops.nim.plugins.module_utils._nim import kserve_config, manifests, states
 from ansible_collections.gpuops.nim.plugins.module_utils._nim.extras import Kind
 from ansible_collections.gpuops.nim.plugins.module_utils._nim.spec import ServiceSpec
 from ansible_collections.gpuops.nim.plugins.module_utils._ops import arena, extras
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.result import OpsError, Progress, Result
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.services import Entry
-from ansible_collections.gpuops.nim.plugins.module_utils._ops.wait import Outcome
+from ansible_collections.gpuops.nim.plugins.module_utils._ops.wait import Outcome, Target, wait_until_gone
 
 Object = dict[str, Any]
 
@@ -94,9 +94,12 @@ class Service:
         }
 
 
-def by_namespace(services: Iterable[Service]) -> dict[str, list[Service]]:
+S = TypeVar("S", bound=Service)
+
+
+def by_namespace(services: Iterable[S]) -> dict[str, list[S]]:
     """The services in their order, grouped."""
-    groups: dict[str, list[Service]] = {}
+    groups: dict[str, list[S]] = {}
     for service in services:
         groups.setdefault(service.namespace, []).append(service)
     return groups
@@ -153,13 +156,6 @@ class Task:
         containers = found["spec"]["template"]["spec"]["containers"] if found else []
         return str(next((c["image"] for c in containers if c["name"] == "manager"), ""))
 
-    def right_word(self, service: Service, live: Object) -> Object:
-        """Make a service that somebody made with KServe 0.16's old word one that can be changed and deleted."""
-        word = kserve_config.right_word(live, names.MODE_ANNOTATION)
-        if not word or self.check_mode:
-            return live
-        return service.note(ensure_annotation(self.client, live, names.MODE_ANNOTATION, word, adopt=True)).after or live
-
     def remove_extras(self, service: Service, there: extras.Owners) -> None:
         extras.remove(
             self.client,
@@ -172,9 +168,25 @@ class Task:
         )
 
     def tidy_after_arena(self, service: Service) -> None:
-        wanted = {(kind.kind, kind.name(service.name)) for kind in service.extras}
-        for change in arena.tidy(self.client, service.namespace, service.name, wanted, check_mode=self.check_mode):
+        left = arena.tidy(
+            self.client, service.namespace, service.name, service.extras.keys(), check_mode=self.check_mode
+        )
+        for change in left:
             service.note(change)
+
+    def wait_for_end(self, services: Sequence[Service], *, stopped: bool = False) -> None:
+        """Wait until the services are gone, or with ``stopped`` their pods; who is late gets an error."""
+        if not services or not self.params["wait"] or self.check_mode:
+            return
+        targets, timeout = [Target(each.namespace, each.name) for each in services], self.params["wait_timeout"]
+        left = wait_until_gone(self.client, targets, timeout=timeout, progress=self.progress, stopped=stopped)
+        for service in services:
+            rest = left.get((service.namespace, service.name))
+            if rest:
+                word = "stopped" if stopped else "gone"
+                service.error = f"not {word} after {timeout} s (wait_timeout): {rest}"
+            elif stopped:
+                service.outcome = Outcome(states.Status("stopped", "stopped on request"))
 
     def finish(self) -> Result:
         failed = [service for service in self.services if service.error]

@@ -33,12 +33,14 @@ class Target:
 
     ``wanted`` is its InferenceService as the server answered it, ``None`` for whatever is there. ``settled``: this run
     has not changed it, so pods that fail now did so before and get one fresh try (a new key is only read by a new pod).
+    ``leaving``: pods that go once the service is ready without them.
     """
 
     namespace: str
     name: str
     wanted: Object | None = None
     settled: bool = False
+    leaving: frozenset[str] = frozenset()
 
     @property
     def key(self) -> tuple[str, str]:
@@ -84,8 +86,8 @@ def look(
             query.api_version, query.kind, query.namespace, labels=query.labels, fields=query.fields
         ).items:
             found[query.kind, None].append(obj)
-            found[query.kind, _group(obj)].append(obj)
-    scene = _Scene(lambda kind, group=None: found[kind, group])
+            found[query.kind, belongs_to(obj)].append(obj)
+    scene = Scene(lambda kind, group=None: found[kind, group])
     outcomes = {}
     for target in targets:
         seen = scene.of(target)
@@ -111,7 +113,7 @@ def wait_until_ready(
     :raises KubeError: the cluster can't be watched at all (a right is missing, a kind is not there).
     """
     wait = _Wait(client, targets, timeout, progress, grace, ignored, clock)
-    with Mirror(client, queries(target.namespace for target in targets), group=_group) as mirror:
+    with Mirror(client, queries(target.namespace for target in targets), group=belongs_to) as mirror:
         return wait.run(mirror)
 
 
@@ -139,8 +141,8 @@ def wait_until_gone(
             Query("v1", "Pod", namespace, labels=manifests.ISVC_LABEL),
         )
     ]
-    with Mirror(client, wanted, group=_group) as mirror:
-        scene = _Scene(mirror.objects)
+    with Mirror(client, wanted, group=belongs_to) as mirror:
+        scene = Scene(mirror.objects)
         listed, beat = False, begun + HEARTBEAT
         said: dict[tuple[str, str], str] = {}
         while True:
@@ -173,7 +175,7 @@ def wait_until_gone(
                 }
 
 
-def _group(obj: Object) -> Group:
+def belongs_to(obj: Object) -> Group:
     """Which service an object belongs to, by namespace and name; of an event, the uid of the pod that it is about."""
     if obj["kind"] == "Event":
         return str(obj.get("involvedObject", {}).get("uid"))
@@ -186,7 +188,7 @@ def _group(obj: Object) -> Group:
     return meta["namespace"], str(labels.get(manifests.ISVC_LABEL))
 
 
-class _Scene:
+class Scene:
     """The objects of the cluster, by service. ``objects`` gives those of a kind, or of a kind and a group."""
 
     def __init__(self, objects: Callable[..., list[dict[str, Any]]]) -> None:
@@ -218,7 +220,7 @@ class _Scene:
         return [
             pod
             for pod in self._objects("Pod")
-            if pod["metadata"]["namespace"] == target.namespace and _group(pod) not in (target.key, "")
+            if pod["metadata"]["namespace"] == target.namespace and belongs_to(pod) not in (target.key, "")
         ]
 
     def remains(self, target: Target) -> str:
@@ -277,7 +279,7 @@ class _Wait:
 
     def run(self, mirror: Mirror) -> dict[tuple[str, str], Outcome]:
         listed, beat, trouble = False, self.begun + HEARTBEAT, ""
-        end, scene = self.begun + self.timeout, _Scene(mirror.objects)
+        end, scene = self.begun + self.timeout, Scene(mirror.objects)
         while self.open:
             wake = min(end, beat, self._next_grace(), self._next_look())
             changed = mirror.wait(max(wake - self.clock(), 0))
@@ -302,14 +304,15 @@ class _Wait:
                     self._close(item, now, self._out_of_time(item, trouble))
         return self.done
 
-    def _judge(self, item: _Open, scene: _Scene, now: float, first: bool) -> None:
+    def _judge(self, item: _Open, scene: Scene, now: float, first: bool) -> None:
         target = item.target
         seen = scene.of(target)
         if first and target.settled:
             item.restarted = self._restart_stuck(target, seen)
             if self._nudge_controllers(target, seen):
                 item.nudged = now
-        seen = replace(seen, pods=[pod for pod in seen.pods if pod["metadata"]["name"] not in item.restarted])
+        leaving = target.leaving.union(item.restarted)
+        seen = replace(seen, pods=[pod for pod in seen.pods if pod["metadata"]["name"] not in leaving])
         before, item.status = item.status, states.status_of(target.wanted, seen, self.ignored)
         item.causes = []
         if (before.state, before.detail) != (item.status.state, item.status.detail):
@@ -337,7 +340,7 @@ class _Wait:
             item.said = said
             self._say(item, now)
 
-    def _final(self, item: _Open, seen: states.Observed, scene: _Scene, now: float) -> list[findings.Finding]:
+    def _final(self, item: _Open, seen: states.Observed, scene: Scene, now: float) -> list[findings.Finding]:
         """Find the causes; return those that have lasted long enough to end the wait."""
         item.causes = findings.find(
             seen,

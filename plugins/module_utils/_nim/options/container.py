@@ -15,6 +15,8 @@ from .check import SUBDOMAIN, Check
 GPU_MEMORY = "aliyun.com/gpu-mem"  # GiB
 GPU_CORE = "aliyun.com/gpu-core.percentage"
 
+PRE_STOP_SLEEP = 5  # seconds
+
 _GPU = re.compile(r"nvidia\.com/|aliyun\.com/gpu")
 _ENV_NAME = re.compile(r"[A-Za-z_.-][A-Za-z0-9_.-]*")
 _SECRET_KEY = re.compile(r"[A-Za-z0-9._-]{1,253}")
@@ -155,6 +157,14 @@ def _secret_key(check: Check, name: str, raw: Any) -> SecretKey | None:
         check.bad(where, f"{reference.key!r} is not a key of a secret: letters, digits, '-', '_' and '.'")
         return None
     return reference
+
+
+def pre_stop_sleep(check: Check, grace_period: int) -> int:
+    """Return for how long an ending pod goes on answering, in seconds: those who send to it hear of its end later."""
+    wanted = check.number_or("pre_stop_sleep", 0, min(PRE_STOP_SLEEP, grace_period))
+    if wanted > grace_period >= 0:
+        check.bad("pre_stop_sleep", f"is {wanted}, more than the {grace_period} seconds of termination_grace_period")
+    return wanted
 
 
 def command(check: Check) -> tuple[tuple[str, ...], tuple[str, ...]]:

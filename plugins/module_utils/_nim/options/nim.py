@@ -27,14 +27,8 @@ def settings(
     if port != contract.CONTAINER_PORT:
         found["NIM_SERVER_PORT"] = str(port)
         found["NIM_HTTP_API_PORT"] = str(port)  # what NIMs that are no language models call it
-    if profile := str(check.params.get("model_profile") or ""):
-        if not re.fullmatch(r"[\w.:+-]+", profile):
-            check.bad(
-                "model_profile",
-                f"{profile!r} is not a profile; its 64-digit id or its name, as list-model-profiles in the image "
-                "shows them",
-            )
-        found["NIM_MODEL_PROFILE"] = profile
+    if chosen := profile(check):
+        found["NIM_MODEL_PROFILE"] = chosen
     if mirror := _repository_override(check, promise):
         found["NIM_REPOSITORY_OVERRIDE"] = mirror
     found.update(_proxy(check))
@@ -42,6 +36,17 @@ def settings(
         found["SSL_CERT_FILE"] = found["REQUESTS_CA_BUNDLE"] = TRUST_BUNDLE
         found["NIM_SDK_USE_NATIVE_TLS"] = "1"  # else the downloader of 1.x trusts its own list alone
     return found
+
+
+def profile(check: Check) -> str:
+    """Return the model profile, by its id or name; empty where NIM chooses."""
+    given = str(check.params.get("model_profile") or "")
+    if given and not re.fullmatch(r"[\w.:+-]+", given):
+        check.bad(
+            "model_profile",
+            f"{given!r} is not a profile; its 64-digit id or its name, as list-model-profiles in the image shows them",
+        )
+    return given
 
 
 def agree(

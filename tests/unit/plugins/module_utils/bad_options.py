@@ -154,6 +154,8 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"priority_class_name": "High Priority"}, "priority_class_name", "not an object's name"),
     ({"termination_grace_period": -1}, "termination_grace_period", "must be 0 or more"),
+    ({"pre_stop_sleep": -1}, "pre_stop_sleep", "must be 0 or more"),
+    ({"pre_stop_sleep": 61}, "pre_stop_sleep", "more than the 60 seconds of termination_grace_period"),
     # how many there are
     ({"scale_metric": "rps"}, "scale_metric", "num_requests_waiting"),
     ({"scale_metric": "a b", "scale_target": 1, "max_replicas": 2}, "scale_metric", "not the name of a metric"),

@@ -136,6 +136,50 @@ def test_what_others_made_is_left_alone(
     assert ensure(client, service(image="b")).action == "unchanged"
 
 
+def test_a_take_over_changes_the_content_once_and_leaves_the_fields_to_us_alone(
+    client: Client, api: FakeApiServer
+) -> None:
+    api.put(foreign(), "kubectl-client-side-apply")
+    content, ours = ensure(client, service(image="b"), adopt=True), live(api)
+    assert content.after is not None
+    assert ours["spec"] == {"image": "b"}
+    assert [("dryRun" in each.query, each.query["fieldManager"]) for each in api.seen("PATCH")] == [
+        (True, "gpuops.nim"),
+        (False, "gpuops.nim-adopts"),
+        (False, "gpuops.nim"),
+    ]
+    assert [entry["manager"] for entry in ours["metadata"]["managedFields"]] == ["gpuops.nim"]
+
+
+def test_a_take_over_that_a_controller_writes_into_tells_what_was_there_before(
+    client: Client, api: FakeApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.put(foreign(), "kubectl-client-side-apply")
+    planned = ensure(client, service(image="b"), check_mode=True, adopt=True)
+    patch, met = client.patch, []
+
+    def and_then_the_controller(*args: Any, **more: Any) -> dict[str, Any]:
+        answer = patch(*args, **more)
+        if not met:  # between our two writes
+            met.append(api.edit("InferenceService", "default", "llama", "status.seen", "yes", "manager"))
+        return answer
+
+    monkeypatch.setattr(client, "patch", and_then_the_controller)
+    change = ensure(client, service(image="b"), adopt=True)
+    assert live(api)["spec"] == {"image": "b"}
+    assert (change.diff["before"], change.taken) == (planned.diff["before"], planned.taken)
+
+
+def test_a_take_over_that_was_cut_off_is_finished_by_the_next_run(client: Client, api: FakeApiServer) -> None:
+    api.put(foreign(), "kubectl-client-side-apply")
+    api.put({**foreign(labels=dict(MANAGED_BY)), "spec": {"image": "b"}}, "gpuops.nim-adopts")
+    cut = live(api)
+    ensure(client, service(image="b"))
+    assert live(api)["metadata"]["generation"] == cut["metadata"]["generation"]
+    assert [entry["manager"] for entry in live(api)["metadata"]["managedFields"]] == ["gpuops.nim"]
+    assert ensure(client, service(image="b")).action == "unchanged"
+
+
 def test_ours_by_label_is_ours_though_we_never_applied_it(client: Client, api: FakeApiServer) -> None:
     api.put(foreign(labels=dict(MANAGED_BY)), "restored-from-backup")
     assert ensure(client, service()).action == "unchanged"

@@ -63,12 +63,13 @@ def test_what_can_be_taken_is_told_by_its_holder() -> None:
 
 
 def test_taken_over_leaves_controllers_their_finalizers_and_the_status() -> None:
-    ours, *rest = ownership.taken_over(service())
-    assert (ours["manager"], ours["operation"], ours["apiVersion"]) == ("gpuops.nim", "Apply", "v1")
-    assert ours["fieldsV1"]["f:spec"].keys() == {"f:ports", "f:type", "f:externalName"}
-    assert "f:finalizers" not in ours["fieldsV1"]["f:metadata"]
-    assert [(each["manager"], each.get("subresource")) for each in rest] == [("manager", None), ("manager", "status")]
-    assert rest[0]["fieldsV1"] == {"f:metadata": {"f:finalizers": {".": {}, 'v:"f"': {}}}}
+    after = service()
+    mine = entry("gpuops.nim", {"f:spec": {"f:type": {}}}, operation="Apply")
+    after["metadata"]["managedFields"] += [mine, entry("gpuops.nim-adopts", {"f:spec": {"f:type": {}}})]
+    finalizers, status, ours = ownership.taken_over(after)
+    assert (finalizers["manager"], status["manager"], status["subresource"]) == ("manager", "manager", "status")
+    assert finalizers["fieldsV1"] == {"f:metadata": {"f:finalizers": {".": {}, 'v:"f"': {}}}}
+    assert ours == mine
 
 
 def test_without_leftovers_is_what_we_set_and_what_the_server_or_controllers_keep() -> None:
@@ -92,3 +93,29 @@ def test_a_list_item_that_we_share_stays_with_our_fields_alone() -> None:
     mine = {"f:spec": {"f:ports": {PORT: {".": {}, "f:port": {}, "f:protocol": {}}}}}
     after["metadata"]["managedFields"].append(entry("gpuops.nim", mine, operation="Apply"))
     assert ownership.without_leftovers(after, live)["spec"]["ports"] == [{"port": 80, "protocol": "TCP"}]
+
+
+def test_owned_is_what_we_applied_and_nothing_of_others() -> None:
+    live = service()
+    live["metadata"]["labels"]["team"] = "a"
+    live["spec"]["ports"].append({"name": "ours", "port": 8000, "protocol": "TCP", "nodePort": 30000})
+    mine = {
+        "f:metadata": {"f:labels": {"f:team": {}}, "f:finalizers": {'v:"f"': {}}},
+        "f:spec": {
+            "f:ports": {'k:{"port":8000,"protocol":"TCP"}': {".": {}, "f:name": {}, "f:port": {}, "f:protocol": {}}},
+            "f:selector": {},
+        },
+    }
+    live["spec"]["selector"] = {"app": "x", "tier": "y"}
+    live["metadata"]["managedFields"] += [
+        entry("gpuops.nim", mine, operation="Apply"),
+        entry("gpuops.nim", {"f:spec": {"f:type": {}}}),  # a patch: nothing that an apply would take away
+    ]
+    assert ownership.owned(live) == {
+        "metadata": {"labels": {"team": "a"}, "finalizers": ["f"]},
+        "spec": {
+            "ports": [{"name": "ours", "port": 8000, "protocol": "TCP"}],
+            "selector": {"app": "x", "tier": "y"},
+        },
+    }
+    assert ownership.owned(service()) == {}

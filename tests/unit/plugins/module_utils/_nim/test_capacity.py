@@ -124,3 +124,52 @@ def test_init_containers_and_side_cars() -> None:
     spec = pod(cpu="4", initContainers=[first, beside])
     assert capacity.requests(spec)["cpu"] == 6000
     assert capacity.requests(pod(cpu="5", initContainers=[first, beside]))["cpu"] == 7000
+
+
+def test_the_short_form_of_a_node_and_a_pod_says_the_same() -> None:
+    taint = {"key": "gpu", "value": "only", "effect": "NoSchedule"}
+    long_node = node(taints=[taint])
+    long_node["status"]["images"] = [{"names": ["r/i@sha256:1", "r/i:1"], "sizeBytes": 1}]
+    long_node["metadata"]["annotations"] = {"a": "x" * 1000}
+    short = capacity.short_node(long_node)
+    assert short["status"]["images"] == []
+    assert capacity.short_node(long_node, {"r/i:1", "other"})["status"]["images"] == ["r/i:1"]
+    assert "annotations" not in short["metadata"]
+    tolerant = pod(tolerations=[{"key": "gpu", "operator": "Exists"}])
+    for spec in (pod(), tolerant):
+        assert capacity.refusal(spec, short) == capacity.refusal(spec, long_node)
+    two = running(pod(initContainers=[{"name": "i", "image": "x", "resources": {"limits": {"cpu": "6"}}}]))
+    two["metadata"] = {"name": "p", "namespace": "n", "labels": {"app": "x", "serving.kserve.io/inferenceservice": "s"}}
+    short_pod = capacity.short_pod(two)
+    assert capacity.requests(short_pod["spec"]) == capacity.requests(two["spec"])
+    assert short_pod["metadata"]["labels"] == {"serving.kserve.io/inferenceservice": "s"}
+    assert "image" not in str(short_pod)
+
+
+@pytest.mark.parametrize(
+    ("spec", "changed", "why"),
+    [
+        ({}, {}, ""),
+        ({}, {"unschedulable": True}, "cordoned"),
+        ({"nodeSelector": {"zone": "z2"}}, {}, "without the label zone=z2"),
+        ({}, {"taints": [{"key": "a", "value": "b", "effect": "NoSchedule"}]}, "with the taint a=b:NoSchedule"),
+        ({}, {"taints": [{"key": "a", "effect": "NoExecute"}]}, "with the taint a:NoExecute"),
+        ({"nodeName": "b"}, {}, "not the one that nodeName names"),
+    ],
+)
+def test_why_a_node_does_not_take_it(spec: dict[str, Any], changed: dict[str, Any], why: str) -> None:
+    assert capacity.refusal(pod(**spec), node(**changed)) == why
+
+
+def test_too_small_a_node() -> None:
+    assert capacity.refusal(pod(gpus="4"), node()) == f"with too little {GPU} (2 of 4)"
+    assert capacity.refusal(pod(memory="90Gi"), node()) == "with too little memory (60.0 GiB of 90.0 GiB)"
+    assert capacity.refusal(pod(), node(ready="Unknown")) == "not ready"
+
+
+def test_room_that_was_taken_is_gone() -> None:
+    nodes = [node(), node("b", gpus="1")]
+    room = capacity.Room(nodes, [running(pod())])
+    small = pod(cpu="1", memory="1Gi")
+    assert room.free(nodes[0], GPU) == 1
+    assert [room.take(small, nodes) for _ in range(3)] == ["a", "b", ""]

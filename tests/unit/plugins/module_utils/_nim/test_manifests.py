@@ -89,6 +89,14 @@ def test_probes_ask_nim_and_give_it_its_time():
     assert startup["periodSeconds"] * startup["failureThreshold"] >= 601
 
 
+def test_an_ending_pod_goes_on_answering_until_all_know():
+    assert container()["lifecycle"] == {"preStop": {"sleep": {"seconds": 5}}}
+    assert container(pre_stop_sleep=20)["lifecycle"] == {"preStop": {"sleep": {"seconds": 20}}}
+    assert container(termination_grace_period=2)["lifecycle"] == {"preStop": {"sleep": {"seconds": 2}}}
+    assert "lifecycle" not in container(pre_stop_sleep=0)
+    assert "lifecycle" not in container(termination_grace_period=0)
+
+
 def test_another_port_is_told_to_nim():
     env = {item["name"]: item.get("value") for item in container(port=9000)["env"]}
     assert (env["NIM_SERVER_PORT"], env["NIM_HTTP_API_PORT"]) == ("9000", "9000")

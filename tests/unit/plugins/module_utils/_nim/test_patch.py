@@ -98,3 +98,12 @@ BAD = [
 def test_bad_patches_name_the_place(patch, message):
     with pytest.raises(PatchError, match=message):
         merge({}, patch)
+
+
+def test_another_handler_takes_the_place_of_ours():
+    """An object with two is refused by Kubernetes."""
+    base = {"lifecycle": {"preStop": {"sleep": {"seconds": 5}}}, "readinessProbe": {"httpGet": {}, "periodSeconds": 2}}
+    ours = merge(base, {"lifecycle": {"preStop": {"exec": {"command": ["a"]}}}, "readinessProbe": {"tcpSocket": {}}})
+    assert ours["lifecycle"] == {"preStop": {"exec": {"command": ["a"]}}}
+    assert ours["readinessProbe"] == {"tcpSocket": {}, "periodSeconds": 2}
+    assert merge(base, {"readinessProbe": {"exec": None}}) == base

@@ -191,6 +191,27 @@ def test_one_that_fails_does_not_hide_the_others(api, run):
     assert api.get(manifests.KIND, "default", "ours")
 
 
+def test_many_services_are_written_at_the_same_time(api, run):
+    services = [{"name": "m0"}, *({"name": f"m{number}", "cache": CACHE} for number in range(1, 9))]
+    api.fault(method="PATCH", path="persistentvolumeclaims", hang=0.2)
+    api.fault(method="PATCH", path="inferenceservices", times=len(services), hang=0.05)
+    written = run(services=services, wait=False).data["services"]
+    assert [(service["name"], service["action"]) for service in written] == [(s["name"], "created") for s in services]
+    assert len({request.port for request in api.writes if "inferenceservices" in request.path}) > 1
+    assert len([request for request in api.writes if "persistentvolumeclaims" in request.path]) == 1
+
+
+def test_refused_credentials_end_the_task_and_what_was_done_is_told(api, run):
+    services = [{"name": f"m{number}"} for number in range(30)]
+    api.fault(method="PATCH", path="inferenceservices/m[^0]", times=99, status=401)
+    with pytest.raises(OpsError, match="refused the credentials") as caught:
+        run(services=services, wait=False)
+    assert caught.value.changed
+    assert caught.value.data["services"][0]["action"] == "created"
+    # those that were under way, each with its second try, and no more
+    assert len(api.seen("PATCH", "inferenceservices")) < len(services)
+
+
 def test_namespaces_are_only_made_on_demand(api, run):
     with pytest.raises(OpsError, match="create_namespace"):
         run(namespace="new", wait=False)

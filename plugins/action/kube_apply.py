@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: Contributors to gpuops.nim
+
+from __future__ import annotations
+
+from ansible_collections.gpuops.nim.plugins.modules.kube_apply import SPEC
+from ansible_collections.gpuops.nim.plugins.plugin_utils._local import LocalAction
+
+
+class ActionModule(LocalAction):
+    """Runs kube_apply inside Ansible's own process where it can."""
+
+    spec = SPEC
