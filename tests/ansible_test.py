@@ -23,6 +23,7 @@ _NOT_PUBLISHED = (
     "rehearsal/",
     "tests/ansible_test.py",
     "tests/bench/",
+    "tests/catalogue/",
     "tests/conftest.py",
     "tests/e2e/",
     "tests/integration/",

@@ -6,9 +6,11 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,40 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.fail("The rehearsal cluster is not up: make up", pytrace=False)
 
 
+# -- tests that begin with the session, beside those that mostly wait
+
+_POOL = pytest.StashKey[ThreadPoolExecutor]()
+_BEGUN = pytest.StashKey[dict[str, "Future[None]"]]()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Begin what tests are marked with, `@pytest.mark.beside(run=function)`, with their parameters, in their order."""
+    if session.config.option.collectonly:
+        return
+    pool = session.config.stash[_POOL] = ThreadPoolExecutor(1)
+    begun = session.config.stash[_BEGUN] = {}
+    for item in session.items:
+        if isinstance(item, pytest.Function) and (marker := item.get_closest_marker("beside")):
+            begun[item.nodeid] = pool.submit(marker.kwargs["run"], **item.callspec.params)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if pool := session.config.stash.get(_POOL, None):
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.fixture
+def begun(request: pytest.FixtureRequest) -> Future[None]:
+    """What this test is marked with."""
+    return request.config.stash[_BEGUN][request.node.nodeid]
+
+
+@pytest.fixture(scope="session")
+def hosts_are_free(request: pytest.FixtureRequest) -> None:
+    """Waits until molecule has ended, which makes hosts and serves packages at the address of all."""
+    wait(future for name, future in request.config.stash[_BEGUN].items() if "test_molecule" in name)
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The checkout."""
@@ -42,45 +78,49 @@ def root() -> Path:
 
 
 @pytest.fixture(scope="session")
-def state() -> Path:
-    """The state folder of the rehearsal cluster."""
-    return Layout.from_environment().state
+def folders() -> dict[str, str]:
+    """Environment that tells a user with another home where the rehearsal cluster is."""
+    layout = Layout.from_environment()
+    return {"GPUOPS_NIM_STATE": str(layout.state), "GPUOPS_NIM_CACHE": str(layout.cache)}
 
 
 @pytest.fixture(scope="session")
 def run() -> Run:
-    """Runs a program of the tests' environment, as a user would: no terminal, no key, no bytecode switched off.
+    return run_program
+
+
+def run_program(
+    *command: str | Path,
+    env: Mapping[str, str] | None = None,
+    cwd: Path = ROOT,
+    rc: int | None = 0,
+    timeout: float = 900,
+) -> subprocess.CompletedProcess[str]:
+    """Run a program of the tests' environment, as a user would: no terminal, no key, no bytecode switched off.
 
     `run("ansible-playbook", "site.yml", env={...}, cwd=..., rc=0)`; another exit status fails the test and shows all of
     the output. `rc=None` takes what comes.
     """
-
-    def run(
-        *command: str | Path,
-        env: Mapping[str, str] | None = None,
-        cwd: Path = ROOT,
-        rc: int | None = 0,
-        timeout: float = 900,
-    ) -> subprocess.CompletedProcess[str]:
-        ours = {name: value for name, value in os.environ.items() if name not in _NOT_OURS}
-        ours |= {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "ANSIBLE_NOCOLOR": "1", **(env or {})}
-        done = subprocess.run(
-            [str(part) for part in command],
-            cwd=cwd,
-            env=ours,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
-        if rc is not None and done.returncode != rc:
-            line = " ".join(map(str, command))
-            pytest.fail(f"{line}\nended with {done.returncode}, not {rc}\n{done.stdout}\n{done.stderr}", pytrace=False)
-        return done
-
-    return run
+    ours = {name: value for name, value in os.environ.items() if name not in _NOT_OURS}
+    ours |= {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "ANSIBLE_NOCOLOR": "1", **(env or {})}
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env=ours,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    if rc is not None and done.returncode != rc:
+        line = " ".join(map(str, command))
+        why = "".join(_TASK_FAILED.findall(done.stdout)[:1])  # pytest's closing lines show the first line of this only
+        output = f"{done.stdout}\n{done.stderr}"
+        pytest.fail(f"{line} ended with {done.returncode}, not {rc}. {why}\n{output}", pytrace=False)
+    return done
 
 
+_TASK_FAILED = re.compile(r"^(?:fatal|failed): .{,600}", re.MULTILINE)
 _NOT_OURS = {"NGC_API_KEY", "HF_TOKEN", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "VIRTUAL_ENV"} | {
     name for name in os.environ if name.startswith(("ANSIBLE_", "K8S_AUTH_", "MOLECULE_"))
 }

@@ -18,8 +18,8 @@ from rehearsal.command import run
 
 MINORS = range(9, 15)
 SUITES = {9: "bullseye", 11: "bookworm", 13: "trixie"}
-# mount: to go into another one from there
-_PACKAGES = ("python3", "python3-venv", "ca-certificates", "curl", "git", "mount")
+# gnupg: for tests; libstdc++6: for wheels such as that of grpcio; mount: to go into another one from there
+_PACKAGES = ("python3", "python3-venv", "ca-certificates", "curl", "git", "gnupg", "libstdc++6", "mount")
 # its /usr takes the place of the machine's in a mount namespace: all else, such as network, folders and pip's settings,
 # is the machine's own. Its /usr must be a merged one, as that of all releases since Debian 12 and Ubuntu 20.04 is.
 _INSIDE = 'mount --bind "$0/usr" /usr; exec "$@"'

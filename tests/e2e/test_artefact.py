@@ -10,6 +10,7 @@ import pytest
 from rehearsal.standins.ngc import KEYS
 
 KEY = KEYS["valid"]
+PLAYBOOKS = ("site", "gpu_hosts", "preflight", "diagnose", "rotate_key", "upgrade", "teardown")
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +50,10 @@ def test_has_what_users_run_and_nothing_else(archive):
         "requirements.txt",
         "inventories/self_managed/group_vars/all.yml",
         "meta/runtime.yml",
-        "playbooks/site.yml",
-        "playbooks/teardown.yml",
+        *(f"playbooks/{name}.yml" for name in PLAYBOOKS),
         "playbooks/vars/original.yml",
+        "playbooks/templates/diagnosis.html.j2",
+        "playbooks/templates/gpu_hosts.txt.j2",
         "playbooks/templates/summary.txt.j2",
         "plugins/modules/nim_kserve.py",
         "roles/nim_predictor/meta/argument_specs.yml",
@@ -61,7 +63,7 @@ def test_has_what_users_run_and_nothing_else(archive):
     assert not [name for name in names if name.startswith(".") or "/." in name]
 
 
-@pytest.mark.parametrize("playbook", ["site", "teardown"])
+@pytest.mark.parametrize("playbook", PLAYBOOKS)
 def test_playbooks_are_found(run, installed, playbook):
     env, folder = installed
     inventory = folder / "collections" / "ansible_collections" / "gpuops" / "nim" / "inventories" / "self_managed"
@@ -69,9 +71,9 @@ def test_playbooks_are_found(run, installed, playbook):
 
 
 @pytest.mark.rehearsal
-def test_playbooks_run_from_the_installed_copy(run, root, installed, state):
+def test_playbooks_run_from_the_installed_copy(run, root, installed, folders):
     env, folder = installed
-    env = env | {"NGC_API_KEY": KEY, "GPUOPS_NIM_STATE": str(state)}
+    env = env | folders | {"NGC_API_KEY": KEY}
     args = ("-i", root / "inventories" / "rehearsal", "-e", "nim_predictor_namespace=artefact")
     done = run("ansible-playbook", "gpuops.nim.site", *args, env=env, cwd=folder)
     assert "You said:" in done.stdout

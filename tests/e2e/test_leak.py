@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from pathlib import Path
 
@@ -15,6 +16,7 @@ pytestmark = [pytest.mark.rehearsal, pytest.mark.leak]
 
 VALID = KEYS["valid"]
 EXPIRED = KEYS["expired"]
+SECOND = KEYS["second"]
 NAMESPACE = ("-e", "nim_predictor_namespace=leak")
 TOKEN = re.compile(rb"[A-Za-z0-9+/]{16,}")
 
@@ -41,18 +43,20 @@ def test_the_search_finds_all_forms():
 
 
 @pytest.fixture
-def watched(run, root, state, tmp_path):
-    """Runs a playbook with a home of its own; fails where output or home hold the key afterwards."""
-    home = tmp_path / "home"
+def watched(run, folders, tmp_path):
+    """Runs a playbook with a home of its own; fails where output, home or a report hold a key afterwards."""
+    home, reports = tmp_path / "home", tmp_path / "reports"
     home.mkdir()
+    reports.mkdir()
 
-    def watched(key: str, *args: str | Path, rc: int = 0, **env: str):
-        env |= {"HOME": str(home), "GPUOPS_NIM_STATE": str(state)}
+    def watched(*args: str | Path, rc: int = 0, **env: str):
+        env |= {"HOME": str(home), **folders}
         done = run("ansible-playbook", *args, *NAMESPACE, rc=rc, env=env)
-        assert not holds(done.stdout.encode(), key)
-        assert not holds(done.stderr.encode(), key)
-        for path in home.rglob("*"):
-            assert not (path.is_file() and holds(path.read_bytes(), key)), path
+        written = {
+            path: path.read_bytes() for folder in (home, reports) for path in folder.rglob("*") if path.is_file()
+        }
+        for place, text in {"stdout": done.stdout.encode(), "stderr": done.stderr.encode(), **written}.items():
+            assert not [kind for kind, key in KEYS.items() if holds(text, key)], place
         return done
 
     yield watched
@@ -66,18 +70,42 @@ def test_secrets_with_all_that_can_be_shown(watched, tmp_path, source):
     args = {"file": ("-e", f"ngc_api_key_file={tmp_path}/key"), "variable": ("-e", f"@{tmp_path}/vars.yml")}
     env = {"NGC_API_KEY": VALID} if source == "environment" else {}
     for mode in ("--check", "--diff"):
-        done = watched(
-            VALID, "site.yml", "--tags", "key,secrets", "-vvvv", "--diff", mode, *args.get(source, ()), **env
-        )
+        done = watched("site.yml", "--tags", "key,secrets", "-vvvv", "--diff", mode, *args.get(source, ()), **env)
         assert "nvidia-nim-secrets" in done.stdout
 
 
-def test_the_whole_line_with_all_that_can_be_shown(watched):
-    done = watched(VALID, "site.yml", "-vvvv", "--diff", NGC_API_KEY=VALID)
+def test_the_whole_line_with_all_that_can_be_shown(watched, tmp_path):
+    shown = ("-vvvv", "--diff")
+    done = watched("site.yml", *shown, NGC_API_KEY=VALID)
     assert "TASK [Summary]" in done.stdout
-    watched(VALID, "playbooks/teardown.yml", "-vvvv", "--diff")
+    files = {kind: tmp_path / "reports" / kind for kind in ("json", "report")}
+    named = [option for kind, path in files.items() for option in ("-e", f"diagnose_{kind}={path}")]
+    diagnose = ("playbooks/diagnose.yml", "-e", "diagnose_namespaces=leak", "-e", "diagnose_check_key=true", *named)
+    watched(*diagnose, *shown)
+    assert all(path.stat().st_size for path in files.values())
+    rotate = ("playbooks/rotate_key.yml", "-e", "nim_predictor_rotate_namespaces=leak")
+    assert "refuses this key" in watched(*rotate, *shown, rc=2, NGC_API_KEY=EXPIRED).stdout
+    for mode in ("--check", "--diff"):
+        assert "nvidia-nim-secrets" in watched(*rotate, *shown, mode, NGC_API_KEY=SECOND).stdout
+    watched("playbooks/teardown.yml", *shown)
 
 
-def test_a_run_that_fails_because_of_its_key(watched):
-    done = watched(EXPIRED, "site.yml", "-vvvv", "--diff", rc=2, NGC_API_KEY=EXPIRED)
-    assert "key" in done.stdout
+@pytest.mark.parametrize("playbook", ["site.yml", "playbooks/preflight.yml"])
+def test_a_run_that_fails_because_of_its_key(watched, playbook):
+    done = watched(playbook, "-vvvv", "--diff", rc=2, NGC_API_KEY=EXPIRED)
+    assert "refuses this key" in done.stdout
+
+
+def test_a_run_without_preflight_that_fails_because_of_its_key(watched):
+    done = watched("site.yml", "-vvvv", "--diff", "--skip-tags", "preflight", rc=2, NGC_API_KEY=EXPIRED)
+    assert "the registry refuses the key" in done.stdout
+
+
+def test_an_upgrade_with_all_that_can_be_shown(watched):
+    services = {"name": "llama3-8b-instruct", "image": "nvcr.io/nim/meta/llama3-8b-instruct:1.0.0", "gpus": 0}
+    watched("site.yml", "-e", json.dumps({"nim_predictor_services": [services]}), NGC_API_KEY=VALID)
+    for tag, rc in (("1.0.3", 0), ("9.9.9", 2)):
+        new = {**services, "image": f"nvcr.io/nim/meta/llama3-8b-instruct:{tag}"}
+        variables = ("-e", json.dumps({"nim_predictor_services": [new]}))
+        done = watched("playbooks/upgrade.yml", "-vvvv", "--diff", *variables, rc=rc)
+        assert "ControllerRevision" in done.stdout or rc

@@ -4,6 +4,7 @@ from __future__ import annotations
 import pytest
 
 from rehearsal.standins.ngc import KEYS
+from tests.conftest import run_program
 
 KEY = KEYS["valid"]
 
@@ -12,3 +13,14 @@ KEY = KEYS["valid"]
 @pytest.mark.parametrize("scenario", ["nim_predictor"])
 def test_scenario(run, root, scenario):
     run("molecule", "test", "--scenario-name", scenario, env={"NGC_API_KEY": KEY})
+
+
+def hosts(role):
+    run_program("molecule", "test", "--scenario-name", role, timeout=1800)
+
+
+@pytest.mark.beside(run=hosts)
+@pytest.mark.parametrize("role", ["container_toolkit", "nvidia_driver", "nvidia_driver_dnf"])
+def test_role_of_hosts(role, begun):
+    """On hosts that it makes and removes itself; no cluster."""
+    begun.result()

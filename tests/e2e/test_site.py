@@ -4,11 +4,16 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
+from rehearsal.layout import Layout
+from rehearsal.standins import ngc
 from rehearsal.standins.ngc import KEYS
 
 KEY = KEYS["valid"]
 NAMESPACE = ("-e", "nim_predictor_namespace=e2e")
+OPEN = "nim/meta/llama3-8b-instruct"
+LAYOUT = Layout.from_environment()
 NOWHERE = ("-e", "nim_kubeconfig=/nonexistent/kubeconfig")
 
 
@@ -96,11 +101,11 @@ def test_check_mode_changes_nothing(run, deployed):
 
 
 @pytest.fixture
-def claim(state):
+def claim(folders):
     """Asks the API server for the uid of the claim with the models; None when there is none."""
     from kubernetes import client, config
 
-    with config.new_client_from_config(str(state / "kubeconfig")) as api:
+    with config.new_client_from_config(f"{folders['GPUOPS_NIM_STATE']}/kubeconfig") as api:
 
         def uid():
             claims = client.CoreV1Api(api).list_namespaced_persistent_volume_claim("e2e").items
@@ -118,3 +123,21 @@ def test_teardown_keeps_the_models_unless_told_otherwise(run, deployed, claim):
     assert claim() == before
     teardown(run, "-e", "teardown_cache=true")
     assert claim() is None
+
+
+@pytest.mark.rehearsal
+def test_an_image_that_needs_no_key_is_served_without_one(run, tmp_path):
+    service = {"name": "open", "image": f"nvcr.io/{OPEN}:1.0.3", "image_pull_policy": "Always"}
+    service |= {"image_pull_secrets": [], "env_from_secret": {}}
+    (tmp_path / "vars.yml").write_text(yaml.safe_dump({"nim_predictor_services": [service]}))
+    with ngc.editing(LAYOUT.ngc_state) as state:
+        state.public.append(OPEN)
+    try:
+        done = site(run, "-e", "nim_predictor_namespace=e2e-open", "-e", f"@{tmp_path}/vars.yml", key=None)
+        assert "open in namespace e2e-open: ready" in summary(done)
+        assert "answered after" in summary(done)
+        assert "Secret" not in summary(done)
+    finally:
+        with ngc.editing(LAYOUT.ngc_state) as state:
+            state.public.remove(OPEN)
+        teardown(run, "-e", "nim_predictor_namespace=e2e-open", "-e", f"@{tmp_path}/vars.yml")

@@ -8,10 +8,11 @@ import contextlib
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ansible_collections.gpuops.nim.tests.integration.api_proxy import RESET, ApiProxy
 from rehearsal import cluster, toolchain
 from rehearsal.layout import GPUS, Layout
 from rehearsal.progress import Progress
@@ -27,6 +29,7 @@ from rehearsal.standins.ngc import KEYS
 LAYOUT = Layout.from_environment()
 NUMBERS = itertools.count(1)
 CALLBACKS = Path(__file__).parent / "callback"
+ALL_AT_ONCE = ("unshare", "--pid", "--fork", "--kill-child")
 # what Ansible adds to the result of a task that ran in the background
 OF_ASYNC = {"ansible_job_id", "finished", "started", "results_file", "stdout", "stdout_lines", "stderr", "stderr_lines"}
 OF_ASYNC |= {"invocation"}
@@ -48,6 +51,16 @@ class Played:
         return self.results[-1]
 
 
+PLAY = {
+    "hosts": "localhost",
+    "connection": "local",
+    "gather_facts": False,
+    "vars": {"ansible_python_interpreter": "{{ ansible_playbook_python }}"},
+    # the rehearsal's Envoy hears of a pod's end within a second, and a hundred pods end in the tests
+    "module_defaults": {"gpuops.nim.nim_kserve": {"pre_stop_sleep": 1}},
+}
+
+
 @pytest.fixture(scope="session")
 def play(run, tmp_path_factory) -> Callable[..., Played]:
     """Runs tasks in one playbook: `play(task, task, check=True, diff=True, fails=False, env={...})`.
@@ -60,15 +73,7 @@ def play(run, tmp_path_factory) -> Callable[..., Played]:
 
     def play(*tasks: Task, check=False, diff=False, fails: bool | None = False, env=None) -> Played:
         playbook = folder / f"{len(list(folder.iterdir()))}.yml"
-        here = {
-            "hosts": "localhost",
-            "connection": "local",
-            "gather_facts": False,
-            "ignore_errors": True,
-            "vars": {"ansible_python_interpreter": "{{ ansible_playbook_python }}"},
-            "tasks": list(tasks),
-        }
-        playbook.write_text(yaml.safe_dump([here]))
+        playbook.write_text(yaml.safe_dump([{**PLAY, "ignore_errors": True, "tasks": list(tasks)}]))
         ours = {
             "ANSIBLE_CALLBACK_PLUGINS": str(CALLBACKS),
             "ANSIBLE_STDOUT_CALLBACK": "json_lines",
@@ -109,9 +114,16 @@ def another_python(pytestconfig, tmp_path) -> tuple[str, Callable[[], int]]:
     return str(python), lambda: len(starts.read_text().splitlines())
 
 
+def _without(value: Any, names: Collection[str]) -> Any:
+    if isinstance(value, dict):
+        return {name: _without(inner, names) for name, inner in value.items() if name not in names}
+    return [_without(inner, names) for inner in value] if isinstance(value, list) else value
+
+
 @pytest.fixture
 def in_all_ways(play, another_python):
-    """`in_all_ways(task, check=..., volatile=[...])`: the task's result, after it was the same in every way of running.
+    """`in_all_ways(task, check=..., volatile=[...])`: the task's result, after it was the same in every way of running,
+    apart from what has a volatile name, however deep inside.
 
     Those are Ansible's own process, another interpreter and, where nothing is only checked, the background.
     """
@@ -125,7 +137,7 @@ def in_all_ways(play, another_python):
         results = play(task, *elsewhere, check=check, **more).results
         assert starts() >= before + len(elsewhere)
         first, *others = [
-            {name: value for name, value in result.items() if name not in OF_ASYNC | set(volatile)}
+            {name: _without(value, volatile) for name, value in result.items() if name not in OF_ASYNC | set(volatile)}
             for result in results
         ]
         for other in others:
@@ -133,6 +145,52 @@ def in_all_ways(play, another_python):
         return results[0]
 
     return in_all_ways
+
+
+@pytest.fixture
+def proxy(tmp_path):
+    with ApiProxy(LAYOUT) as proxy:
+        path = tmp_path / "kubeconfig"
+        path.write_text(proxy.kubeconfig)
+        proxy.environment = {"K8S_AUTH_KUBECONFIG": str(path)}
+        yield proxy
+
+
+@pytest.fixture
+def killed(proxy, tmp_path):
+    """`killed(tasks, when, what)`: plays them and kills -9 all of Ansible at the first request that `what` says.
+
+    `when` is before the API server sees it or after it has done it. The request, or None if there was no such.
+    """
+
+    def killed(tasks, when, what):
+        playbook = tmp_path / "playbook.yml"
+        playbook.write_text(yaml.safe_dump([{**PLAY, "tasks": list(tasks)}]))
+        hit = []
+
+        def strike(method, path):
+            if hit or not what(method, path):
+                return None
+            hit.append(f"{method} {path.partition('?')[0]}")
+            process.kill()
+            return RESET
+
+        setattr(proxy, when, strike)
+        process = subprocess.Popen(
+            # its workers have sessions of their own: only a PID namespace ends them all at the same moment
+            [*ALL_AT_ONCE, Path(sys.prefix) / "bin" / "ansible-playbook", "-i", "localhost,", playbook],
+            env={**os.environ, **proxy.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        output = process.communicate(timeout=120)[0]
+        setattr(proxy, when, lambda method, path: None)
+        assert process.returncode == (-signal.SIGKILL if hit else 0), output
+        return hit[0] if hit else None
+
+    return killed
 
 
 @dataclass

@@ -157,6 +157,9 @@ def test_a_service_with_the_old_word_goes_over_to_the_new_one(old, foreign, play
     assert one(adopted)["state"] == "ready"
     assert modes(objects, namespace, name) == ("Standard", "Standard")
     assert not again["changed"]
+    # 0.16 writes the word into the pods, too
+    sets = [each for each in objects("replicasets", namespace) if each.startswith(f"{name}-predictor-")]
+    assert len(sets) == 2, "a model is loaded once for the new specification, and not for the word alone"
 
 
 def test_a_service_with_the_old_word_can_be_removed(old, foreign, play, objects):
@@ -166,12 +169,35 @@ def test_a_service_with_the_old_word_can_be_removed(old, foreign, play, objects)
     assert "removed" not in objects("inferenceservice", old[0])
 
 
-def test_a_service_from_before_0_16_is_told_how_to_live_on(old, foreign, play, kubectl):
-    """0.15 leaves the old word in the status too, and 0.16 then takes it for a Knative service."""
-    namespace, name = old[0], foreign("left-over")
-    status = json.dumps({"status": {"deploymentMode": "RawDeployment"}})
-    where = ("inferenceservice", "-n", namespace, name, "--subresource=status", "--type=merge")
-    kubectl("patch", *where, "-p", status)
+@pytest.fixture(scope="module")
+def left_over(old, foreign, kubectl):
+    """`left_over("name")`: such a service as 0.15 leaves it, with the old word in its status, too."""
+
+    def left_over(name: str) -> str:
+        status = json.dumps({"status": {"deploymentMode": "RawDeployment"}})
+        where = ("inferenceservice", "-n", old[0], foreign(name), "--subresource=status", "--type=merge")
+        kubectl("patch", *where, "-p", status)
+        return name
+
+    return left_over
+
+
+def test_a_service_from_before_0_16_can_be_removed(old, left_over, play, objects):
+    absent = kserve(old[0], left_over("removed-left-over"), state="absent", adopt=True)
+    assert one(play(absent).result)["action"] == "deleted"
+    assert "removed-left-over" not in objects("inferenceservice", old[0])
+
+
+def test_a_service_that_somebody_deleted_in_vain_is_gone_after_absent(old, foreign, play, kubectl, objects):
+    namespace, name = old[0], foreign("stuck")
+    kubectl("delete", "inferenceservice", "-n", namespace, name, "--wait=false")
+    play(kserve(namespace, name, state="absent", adopt=True))
+    assert name not in objects("inferenceservice", namespace)
+
+
+def test_a_service_from_before_0_16_is_told_how_to_live_on(old, left_over, play, kubectl):
+    """0.16 takes it for a Knative service."""
+    namespace, name = old[0], left_over("left-over")
     task = kserve(namespace, name, adopt=True)
     told = re.search(r"`kubectl (.+)`", play(task, fails=True).result["msg"])
     kubectl(*shlex.split(told[1]))

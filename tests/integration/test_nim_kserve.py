@@ -173,7 +173,7 @@ def broken(play, space):
         ("crash", "crash-loop", "driver", "what to do: "),
         ("memory", "out-of-memory", "memory limit of 128Mi", "set memory higher"),
         ("config", "config-error", "no-such-secret", "nim_secret"),
-        ("huge", "unschedulable", "enough free nvidia.com/gpu", "lower gpus"),
+        ("huge", "unschedulable", ", and no node has more than", "lower gpus"),
     ],
 )
 def test_the_cause_and_the_remedy_are_told(broken, name, finding, cause, remedy):

@@ -54,6 +54,7 @@ def pods_of(name, objects, space):
 # -- what only shows in the pod, on a node that is not there
 
 
+ENDS_LATER = {"preStop": {"sleep": {"seconds": 3}}}
 NOWHERE = {"nodeSelectorTerms": [{"matchExpressions": [{"key": "no-such-label", "operator": "Exists"}]}]}
 
 
@@ -69,6 +70,7 @@ def pod(play, kserve, objects, space, apply, until):
         "runtime_class_name": space,
         "scheduler_name": "other-scheduler",
         "termination_grace_period": 7,
+        "pre_stop_sleep": 3,
         "startup_timeout": 60,
         "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": NOWHERE}},
         "topology_spread_constraints": [zone],
@@ -88,7 +90,7 @@ def pod(play, kserve, objects, space, apply, until):
 def test_where_and_how_the_pod_runs(pod, space):
     assert pod["priorityClassName"] == "system-cluster-critical"
     assert (pod["runtimeClassName"], pod["schedulerName"]) == (space, "other-scheduler")
-    assert pod["terminationGracePeriodSeconds"] == 7
+    assert (pod["terminationGracePeriodSeconds"], pod["containers"][0]["lifecycle"]) == (7, ENDS_LATER)
     assert pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
     (spread,) = pod["topologySpreadConstraints"]
     assert (spread["maxSkew"], spread["whenUnsatisfiable"]) == (1, "ScheduleAnyway")

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.rehearsal
 
 # what a pod has of its own, and what arena leaves out to its users' harm
 OF_THE_POD = {"nodeName", "hostname", "volumes"}
-BETTER = {"startupProbe", "readinessProbe", "livenessProbe", "ports"}
+BETTER = {"lifecycle", "startupProbe", "readinessProbe", "livenessProbe", "ports"}
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,17 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import yaml
 
+from ansible_collections.gpuops.nim.plugins.module_utils._nim import findings
+from ansible_collections.gpuops.nim.plugins.module_utils._nim.causes import model
 from ansible_collections.gpuops.nim.plugins.modules import nim_kserve
+from tests.conftest import ROOT
 from tests.integration import arena_flags
+from tests.sanity import findings_page
 
 COLLECTION = "gpuops.nim"
 
@@ -22,7 +28,7 @@ def test_every_module_and_role_has_a_page(run, root):
     # found through the checkout's link, whatever else is installed
     env = {"ANSIBLE_COLLECTIONS_PATH": str(root / "collections")}
     run("antsibull-docs", "collection", "--use-current", "--squash-hierarchy", "--dest-dir", pages, COLLECTION, env=env)
-    expected = {f"{module.stem}_module.rst" for module in (root / "plugins" / "modules").glob("nim_*.py")}
+    expected = {f"{module.stem}_module.rst" for module in (root / "plugins" / "modules").glob("*.py")}
     expected |= {f"{role.name}_role.rst" for role in (root / "roles").iterdir()}
     assert expected <= {page.name for page in pages.glob("*.rst")}
 
@@ -31,7 +37,7 @@ def _options(spec):
     return {name: option.get("default") for name, option in spec["options"].items()}
 
 
-@pytest.mark.parametrize("role", ["nim_predictor"])
+@pytest.mark.parametrize("role", sorted(path.name for path in (ROOT / "roles").iterdir()))
 def test_role_defaults_are_the_documented_ones(root, role):
     folder = root / "roles" / role
     defaults = yaml.safe_load((folder / "defaults" / "main.yml").read_text())
@@ -70,3 +76,16 @@ def test_arenas_table_names_documented_options():
     named = {alias: name for name, option in options.items() for alias in [name, *option.get("aliases", ())]}
     for flag in arena_flags.FLAGS:
         assert flag.option in {named[name] for name in flag.given}, flag.flag
+
+
+def test_the_page_of_findings_is_made_from_the_rules():
+    assert findings_page.PAGE.read_text() == findings_page.page(), f"run: {findings_page.COMMAND}"
+
+
+def test_every_finding_links_to_a_section_of_the_page():
+    headings = re.findall(r"^### (.*)$", findings_page.PAGE.read_text(), re.M)
+    anchors = {re.sub(r"[^a-z0-9 -]", "", heading).replace(" ", "-") for heading in headings}  # as GitHub makes them
+    links = [model.anchor(rule.id, case.variant) for rule in findings.RULES for case in rule.cases]
+    assert {link.rpartition("#")[2] for link in links} == anchors
+    assert len(anchors) == len(headings)
+    assert {link.partition("/blob/main/")[2].partition("#")[0] for link in links} == {"docs/findings.md"}

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What tests of whole playbooks take from the modules' tests: namespaces of their own, and looks at the cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rehearsal import cluster, images, toolchain
+from rehearsal.layout import Layout
+from rehearsal.progress import Progress
+from tests.integration.conftest import (  # noqa: F401
+    apply,
+    arena,
+    kubectl,
+    monitoring_crds,
+    name_namespace,
+    new_namespace,
+    objects,
+    optional_part,
+    until_fixture,
+)
+
+
+@dataclass(frozen=True)
+class Bare:
+    """A rehearsal cluster of its own, without KServe and GPUs, in a network namespace without a way out."""
+
+    layout: Layout
+    inside: tuple[str, ...]
+    _run: Callable[..., subprocess.CompletedProcess[str]]
+
+    def run(self, *command: str | Path, **more: Any) -> subprocess.CompletedProcess[str]:
+        """As the fixture `run`, in there."""
+        ours = {"GPUOPS_NIM_STATE": str(self.layout.state), "K8S_AUTH_KUBECONFIG": str(self.layout.kubeconfig)}
+        return self._run(*self.inside, *command, env={**ours, **more.pop("env", {})}, **more)
+
+    def kubectl(self, *arguments: str, stdin: str = "") -> str:
+        command = [*self.inside, *cluster.kubectl_command(self.layout, toolchain.ready(self.layout))]
+        done = subprocess.run([*command, *arguments], input=stdin, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, f"{arguments}: {done.stderr}"
+        return done.stdout
+
+    def get(self, *what: str) -> dict[str, Any]:
+        return json.loads(self.kubectl("get", *what, "-o", "json"))
+
+    def manifests(self, release: str) -> Path:
+        """KServe's own, as they are published."""
+        return toolchain.build(self.layout, Progress(), "kserve-manifests").folders["kserve-manifests"] / release
+
+    @contextlib.contextmanager
+    def serving(self, folder: Path) -> Iterator[str]:
+        """A mirror in there: the address of a folder's files."""
+        command = [*self.inside, sys.executable, "-u", "-m", "http.server", "0", "--bind=127.0.0.1"]
+        with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+            try:
+                said = process.stdout.readline().decode()
+                yield re.search(r"\((http://.*)/\)", said)[1]
+            finally:
+                process.terminate()
+
+    def role(self, name: str, *modes: str, rc: int = 0, **variables: Any) -> tuple[str, dict[str, int]]:
+        """Plays a role on the controller; its output, and the counts of the recap."""
+        with tempfile.TemporaryDirectory() as folder:
+            play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "roles": [f"gpuops.nim.{name}"]}
+            play["vars"] = {"ansible_python_interpreter": "{{ ansible_playbook_python }}", **variables}
+            Path(folder, "play.yml").write_text(yaml.safe_dump([play]))
+            done = self.run("ansible-playbook", "-i", "localhost,", *modes, Path(folder, "play.yml"), rc=rc)
+        counts = re.findall(r"(\w+)=(\d+)", done.stdout.partition("PLAY RECAP")[2])
+        return done.stdout + done.stderr, {word: int(count) for word, count in counts}
+
+
+@pytest.fixture(scope="session")
+def bare(run) -> Iterator[Bare]:
+    """It is made in half a minute, and goes with all that it has."""
+    name = f"gpuops-{os.getpid()}"
+    layout = Layout(Layout.from_environment().cache, Path(tempfile.mkdtemp(prefix="gpuops-")))
+    toolchain.build(layout, Progress(), *images.PARTS)
+    images.fetch(layout, Progress())
+    run("ip", "netns", "add", name)
+    run("ip", "-n", name, "link", "set", "lo", "up")
+    # `ip netns exec` would hide the cgroups
+    here = Bare(layout, ("nsenter", f"--net=/run/netns/{name}"), run)
+    rehearsal = (sys.executable, "-m", "rehearsal")
+    try:
+        here.run(*rehearsal, "up", "--bare")
+        yield here
+    finally:
+        here.run(*rehearsal, "down", "--purge")
+        run("ip", "netns", "delete", name)

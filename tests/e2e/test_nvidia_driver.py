@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""nvidia_driver on a node of a real API server: drained before a change, given back when its GPUs are back.
+
+Host and packages are those of molecule's scenario. The node is an object whose kubelet is played by the test.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+import yaml
+
+from rehearsal.layout import Layout
+
+pytestmark = [pytest.mark.rehearsal, pytest.mark.usefixtures("hosts_are_free")]
+
+LAYOUT = Layout.from_environment()
+NODE = HOST = "driver-node"
+PORT = 25463
+MARK = "gpuops.nim/cordoned"
+TAINT = {"key": "gpuops.nim/test", "value": NODE, "effect": "NoSchedule"}
+
+
+@pytest.fixture(scope="module")
+def host(run, root, tmp_path_factory):
+    """Runs a command on a Debian host that sees a GPU and has a repository of stand-ins for the driver's packages."""
+    scenario, folder = root / "molecule" / "nvidia_driver", tmp_path_factory.mktemp("driver")
+    run(sys.executable, scenario / "repository.py", folder / "repository")
+    run(sys.executable, "-m", "rehearsal", "host", "up", HOST, "--release", "bookworm")
+    variables = {
+        "ansible_ssh_common_args": f"-F {LAYOUT.hosts}/ssh_config",
+        "ansible_python_interpreter": "/usr/bin/python3",
+        "release": "bookworm",
+        "packages_port": PORT,
+        "built": str(folder / "repository"),
+        "nvidia_driver_repository_url": f"http://127.0.0.1:{PORT}",
+        "nvidia_driver_key_url": f"http://127.0.0.1:{PORT}/key.asc",
+        "nvidia_driver_key_fingerprint": (folder / "repository" / "fingerprint").read_text(),
+        "nvidia_driver_drain": True,
+        "nvidia_driver_drain_force": True,
+    }
+    inventory = folder / "hosts.yml"
+    inventory.write_text(yaml.safe_dump({"all": {"children": {"gpu_hosts": {"hosts": {HOST: variables}}}}}))
+    run("ansible-playbook", "-i", inventory, scenario / "prepare.yml")
+
+    def role(rc=0, **variables):
+        play = {"hosts": HOST, "gather_facts": False, "roles": ["gpuops.nim.nvidia_driver"], "vars": variables}
+        play["module_defaults"] = {"group/gpuops.nim.nim": {"kubeconfig": str(LAYOUT.kubeconfig)}}
+        (folder / "play.yml").write_text(yaml.safe_dump([play]))
+        return run("ansible-playbook", "-i", inventory, folder / "play.yml", rc=rc).stdout
+
+    def command(*words):
+        return run(sys.executable, "-m", "rehearsal", "host", "ssh", HOST, *words).stdout.strip()
+
+    command.role = role
+    yield command
+    run(sys.executable, "-m", "rehearsal", "host", "down", HOST)
+
+
+@pytest.fixture
+def report(host, kubectl, apply):
+    """What the node's kubelet says, of the boot that the host is in now."""
+    labels = {"kubernetes.io/hostname": NODE}
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE, "labels": labels}}
+    apply({**node, "spec": {"taints": [TAINT]}})
+
+    def report(gpus=1):
+        resources = {"cpu": "4", "memory": "8Gi", "pods": "10", "nvidia.com/gpu": str(gpus)}
+        status = {"capacity": resources, "allocatable": resources, "conditions": [{"type": "Ready", "status": "True"}]}
+        status["nodeInfo"] = {"bootID": host("cat", "/proc/sys/kernel/random/boot_id")}
+        kubectl("patch", "node", NODE, "--subresource=status", "-p", json.dumps({"status": status}))
+
+    report()
+    yield report
+    kubectl("delete", "node", NODE)
+
+
+def test_a_node_takes_no_pods_until_its_gpus_are_back(host, report, kubectl, new_namespace, apply, objects):
+    namespace = new_namespace("driver")
+    tolerations = [{"operator": "Exists"}]
+    container = {"name": "model", "image": "none", "resources": {"limits": {"nvidia.com/gpu": 1}}}
+    spec = {"nodeName": NODE, "tolerations": tolerations, "containers": [container], "terminationGracePeriodSeconds": 0}
+    apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "model", "namespace": namespace}, "spec": spec})
+
+    def cordoned():
+        found = json.loads(kubectl("get", "node", NODE, "-o", "json"))
+        return found["spec"].get("unschedulable", False) and MARK in found["metadata"]["annotations"]
+
+    refused = host.role(rc=2, nvidia_driver_drain=False)
+    assert f"{namespace}/model" in " ".join(refused.split())
+    assert not cordoned()
+    assert "model" in objects("pods", namespace)
+
+    report()
+    booted = host("cat", "/proc/sys/kernel/random/boot_id")
+    late = " ".join(host.role(rc=2, nvidia_driver_reboot="always", nvidia_driver_restore_timeout=1).split())
+    assert "has not reported since the host was booted" in late
+    assert host("cat", "/proc/sys/kernel/random/boot_id") != booted
+    assert "580.178.04" in host("cat", "/sys/module/nvidia/version")
+    assert "model" not in objects("pods", namespace)
+    assert cordoned()
+
+    report()
+    assert "changed=1 " in host.role(nvidia_driver_reboot="always")
+    assert not cordoned()
