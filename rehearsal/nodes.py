@@ -23,6 +23,7 @@ _CONFIG = Path("/etc/rehearsal")
 _SOCKET = Path("/run/containerd/containerd.sock")
 _PROGRAMS = {"containerd": ("containerd", "containerd-shim-runc-v2", "ctr"), "kubernetes": ("kubelet",)}
 _PLUGINS = ("bridge", "host-local", "loopback")  # of CNI
+_SETTLED = "etc/systemd/system/multi-user.target.wants/kubelet.service"  # the last thing that setting up makes
 # nspawn shows the hierarchies of version 1 read-only, each as far as it is this host's own
 _PREPARE = """#!/bin/sh
 set -e
@@ -76,7 +77,7 @@ def up(layout: Layout, progress: Progress, name: str, release: str) -> None:
         raise RehearsalError(f"{NODE} is the cluster's own node")
     hosts.up(layout, progress, name, release, shared=(layout.volumes,))
     with progress.step(f"joining {name} to the cluster"):
-        if not (hosts.root(layout, name) / "usr/local/bin/kubelet").exists():
+        if not (hosts.root(layout, name) / _SETTLED).is_symlink():
             _settle(layout, tools, name)
         cluster.kubectl(layout, tools, "wait", "--for=create", f"node/{name}", "--timeout=60s")
         cluster.kubectl(layout, tools, "wait", "--for=condition=Ready", f"node/{name}", "--timeout=60s")
@@ -131,13 +132,19 @@ def _settle(layout: Layout, tools: Toolchain, name: str) -> None:
         target.chmod(0o755 if content.startswith(b"#!") else 0o600 if path.parent == _CONFIG else 0o644)
     (root / system.CNI_PLUGINS.relative_to("/")).mkdir(parents=True, exist_ok=True)
     for plugin in _PLUGINS:
-        shutil.copy2(system.CNI_PLUGINS / plugin, root / system.CNI_PLUGINS.relative_to("/"))
-    shutil.copy2(shutil.which("runc") or "/usr/sbin/runc", root / "usr/sbin/runc")
+        _copy(system.CNI_PLUGINS / plugin, root / system.CNI_PLUGINS.relative_to("/"))
+    _copy(Path(shutil.which("runc") or "/usr/sbin/runc"), root / "usr/sbin")
     shutil.copy2(images.pause(layout, tools), root / "root/pause.tar")
     ssh = hosts.ssh_command(layout, name)
     for part, programs in _PROGRAMS.items():
-        for program in programs:  # kubelet last: its presence says that the rest is there
-            shutil.copy2(tools.program(part, program), root / "usr/local/bin")
+        for program in programs:
+            _copy(tools.program(part, program), root / "usr/local/bin")
     run([*ssh, "systemctl daemon-reload && systemctl enable --quiet --now containerd"])
     run([*ssh, f"ctr --address={_SOCKET} --namespace=k8s.io images import /root/pause.tar && rm /root/pause.tar"])
     run([*ssh, "systemctl enable --quiet --now kubelet"])
+
+
+def _copy(program: Path, folder: Path) -> None:
+    target = folder / program.name
+    target.unlink(missing_ok=True)  # a try before this one may have started it: it can't be written to then
+    shutil.copy2(program, target)

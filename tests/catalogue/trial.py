@@ -18,8 +18,8 @@ from .faults import Fault
 from .stage import Acts, Scenes, Stage
 
 WAVE = 75.0  # seconds for those that are brought about at once
-SCENE = 50.0  # for one that breaks the cluster
-PATIENCE = 60.0  # and, in the end, for what is late
+SCENE = 100.0  # for one that breaks the cluster
+PATIENCE = 180.0  # and, in the end, for what is late
 
 
 def spelt(finding: Finding) -> str:

@@ -353,7 +353,7 @@ def rehearsal(run):
     rehearsal("up")
 
 
-def until(check: Callable[[], Any], what: str, seconds: float = 60) -> Any:
+def until(check: Callable[[], Any], what: str, seconds: float = 120) -> Any:
     """The first true answer of `check`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

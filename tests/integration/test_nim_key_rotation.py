@@ -175,7 +175,7 @@ def test_without_one_the_outage_is_short_and_stated(play, new_namespace, gpus):
     assert service["how"] == "in_place"
     assert "no node has room" in service["why"]
     lasted = users.failed[-1][0] - users.failed[0][0]
-    assert abs(service["outage_seconds"] - lasted) < 2
+    assert service["outage_seconds"] == pytest.approx(lasted, rel=0.5, abs=2)
     assert result["done"]
 
 
@@ -364,7 +364,7 @@ def test_secrets_repaired_by_hand_need_no_adoption_but_pods_get_a_fresh_try(play
     assert all(each["action"] == "unchanged" for each in done["secrets"])
     (service,) = done["services"]
     assert (service["how"], service["action"], service["model"]) == ("fresh", "renewed", "meta/llama3-8b-instruct")
-    assert service["seconds"] < 60  # the kubelet's pause alone may be five minutes
+    assert service["seconds"] < 200  # the kubelet's pause alone may be five minutes
     assert done["done"]
     assert not again["changed"]
 
@@ -379,7 +379,7 @@ def test_nim_kserve_renews_a_stuck_pod_too_when_others_repaired_the_secret(play,
     mended, again = play(service, service).results
     assert mended["services"][0]["action"] == "restarted"
     assert mended["services"][0]["state"] == "ready"
-    assert mended["services"][0]["waited"] < 60
+    assert mended["services"][0]["waited"] < 200
     assert not again["changed"]
 
 

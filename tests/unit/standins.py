@@ -72,7 +72,7 @@ def start(command: list[str], **more: Any) -> tuple[subprocess.Popen[str], list[
     return process, lines
 
 
-def wait_for(pattern: str, lines: list[str], process: subprocess.Popen[str], seconds: float = 10) -> re.Match[str]:
+def wait_for(pattern: str, lines: list[str], process: subprocess.Popen[str], seconds: float = 60) -> re.Match[str]:
     """The first match in the output; fails with the output when there is none in time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

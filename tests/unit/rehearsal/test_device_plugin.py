@@ -44,7 +44,7 @@ def kubelet(tmp_path: Path) -> Iterator[queue.Queue]:
 def allocate(channel: grpc.Channel, *ids: str) -> Any:
     call = channel.unary_unary("/v1beta1.DevicePlugin/Allocate", to_bytes, API["AllocateResponse"].FromString)
     asked = API["AllocateRequest"](container_requests=[API["ContainerAllocateRequest"](devices_ids=ids)])
-    (answer,) = call(asked, timeout=5).container_responses
+    (answer,) = call(asked, timeout=30).container_responses
     return answer
 
 
@@ -52,7 +52,7 @@ def test_it_registers_lists_and_allocates(kubelet: queue.Queue, tmp_path: Path) 
     plugin = Plugin("nvidia.com/gpu", ["GPU-a", "GPU-b"], ["envvar", "cdi-cri", "cdi-annotations"])
     server = plugin.serve(tmp_path / "plugin.sock")
     plugin.register(tmp_path, "plugin.sock")
-    told = kubelet.get(timeout=5)
+    told = kubelet.get(timeout=30)
     assert (told.version, told.endpoint, told.resource_name) == ("v1beta1", "plugin.sock", "nvidia.com/gpu")
     with grpc.insecure_channel(f"unix://{tmp_path}/plugin.sock") as channel:
         watch = channel.unary_stream(

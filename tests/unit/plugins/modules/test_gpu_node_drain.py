@@ -301,7 +301,7 @@ def test_more_than_a_node_had_is_not_asked_for(run: Run, api: Cluster) -> None:
     """It may have been cordoned because it was broken."""
     status(api, "0", ready="False")
     run(drain=True)
-    assert run(state="restored", timeout=1)["changed"]
+    assert run(state="restored")["changed"]
 
 
 def test_a_second_drain_does_not_forget_what_the_node_had(run: Run, api: Cluster) -> None:
@@ -331,7 +331,7 @@ def test_the_mark_of_an_older_release_means_ready(run: Run, api: Cluster) -> Non
     assert "not ready" in result["msg"]
     assert "allocatable" not in result["msg"]
     status(api, "0")
-    assert run(state="restored", timeout=1)["changed"]
+    assert run(state="restored")["changed"]
 
 
 def test_an_api_server_that_is_away_is_waited_for_before_a_node_is_given_back(run: Run, api: Cluster) -> None:

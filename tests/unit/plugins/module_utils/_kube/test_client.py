@@ -121,17 +121,15 @@ def test_retry_after_is_honoured(client: Client, api: FakeApiServer) -> None:
     api.fault(status=429, headers={"Retry-After": "1"})
     began = time.monotonic()
     client.server_version()
-    assert 1 <= time.monotonic() - began < 5
+    assert time.monotonic() - began >= 1
 
 
 @pytest.mark.usefixtures("short_patience")
 def test_retries_end(client: Client, api: FakeApiServer) -> None:
     api.fault(status=503, times=99, message="etcd is away")
-    began = time.monotonic()
     with pytest.raises(Unreachable, match="etcd is away"):
         client.server_version()
-    assert time.monotonic() - began < 5
-    assert len(api.requests) > 1
+    assert 1 < len(api.requests) < 99
 
 
 def test_a_restart_of_the_server_is_survived(client: Client, api: FakeApiServer) -> None:
@@ -213,7 +211,7 @@ def test_streams_come_line_by_line(client: Client, api: FakeApiServer) -> None:
     began = time.monotonic()
     api.put(config_map("d", a="2"))
     assert json.loads(next(lines))["object"]["data"] == {"a": "2"}
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 20  # the stream lasts 30 s
     api.cut()
     with pytest.raises(Unreachable):
         next(lines)

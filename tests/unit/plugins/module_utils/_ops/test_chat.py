@@ -103,7 +103,7 @@ def ask(run_module: Any, server: Server, monkeypatch: pytest.MonkeyPatch) -> Cal
         monkeypatch.delenv(name, raising=False)
 
     def ask(**options: Any) -> dict[str, Any]:
-        given = {"address": f"127.0.0.1:{server.port}", "host_header": "llama.example.com", "timeout": 5, **options}
+        given = {"address": f"127.0.0.1:{server.port}", "host_header": "llama.example.com", "timeout": 30, **options}
         _, result = run_module(nim_chat.main, **given)
         return result
 
@@ -116,7 +116,7 @@ def test_an_answer(ask: Any, server: Server) -> None:
     assert result["model"] == "meta/llama3-8b-instruct"
     assert result["served_models"] == ["meta/llama3-8b-instruct", "my-lora"]
     assert result["tokens"] == {"prompt": None, "completion": 2}
-    assert 0 < result["seconds_to_first_token"] <= result["seconds"] < 5
+    assert 0 < result["seconds_to_first_token"] <= result["seconds"]
     assert (result["via"], result["host"]) == ("ingress", "llama.example.com")
     path, host, body = server.asked[-1]
     assert (path, host) == ("/v1/chat/completions", "llama.example.com")
@@ -125,10 +125,9 @@ def test_an_answer(ask: Any, server: Server) -> None:
 
 
 def test_the_first_token_is_timed_when_it_comes_and_not_when_all_is_there(ask: Any, server: Server) -> None:
-    server.answers["/v1/chat/completions"] = stream(word("a"), word("b"), word("c", "stop"), "[DONE]", pause=0.2)
+    server.answers["/v1/chat/completions"] = stream(word("a"), word("b"), word("c", "stop"), "[DONE]", pause=0.5)
     result = ask()
-    assert result["seconds_to_first_token"] < 0.2
-    assert result["seconds"] > 0.55
+    assert result["seconds"] - result["seconds_to_first_token"] > 0.5  # of the 1.5 s that the rest takes
 
 
 def test_the_servers_own_count_of_tokens_wins(ask: Any, server: Server) -> None:
@@ -333,19 +332,19 @@ def test_an_address_that_is_none(ask: Any, address: str) -> None:
 
 
 def test_silence_ends_with_the_timeout(ask: Any, server: Server) -> None:
-    server.answers["/v1/chat/completions"] = lambda http, body: time.sleep(3)
+    server.answers["/v1/chat/completions"] = lambda http, body: time.sleep(15)
     began = time.monotonic()
     result = ask(timeout=1)
     assert "no answer within 1 s" in result["msg"]
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
 
 
 def test_a_slow_answer_ends_with_the_timeout_too(ask: Any, server: Server) -> None:
-    server.answers["/v1/chat/completions"] = stream(*[word("x")] * 30, pause=0.1)
+    server.answers["/v1/chat/completions"] = stream(*[word("x")] * 150, pause=0.1)
     began = time.monotonic()
     result = ask(timeout=1)
     assert "did not finish its answer in time" in result["msg"]
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
 
 
 def test_a_connection_that_breaks(ask: Any, server: Server) -> None:
