@@ -133,7 +133,7 @@ def _settle(layout: Layout, tools: Toolchain, name: str) -> None:
     (root / system.CNI_PLUGINS.relative_to("/")).mkdir(parents=True, exist_ok=True)
     for plugin in _PLUGINS:
         _copy(system.CNI_PLUGINS / plugin, root / system.CNI_PLUGINS.relative_to("/"))
-    _copy(Path(shutil.which("runc") or "/usr/sbin/runc"), root / "usr/sbin")
+    _copy(shutil.which("runc") or "/usr/sbin/runc", root / "usr/sbin")
     shutil.copy2(images.pause(layout, tools), root / "root/pause.tar")
     ssh = hosts.ssh_command(layout, name)
     for part, programs in _PROGRAMS.items():
@@ -144,7 +144,7 @@ def _settle(layout: Layout, tools: Toolchain, name: str) -> None:
     run([*ssh, "systemctl enable --quiet --now kubelet"])
 
 
-def _copy(program: Path, folder: Path) -> None:
-    target = folder / program.name
+def _copy(program: str | Path, folder: Path) -> None:
+    target = folder / Path(program).name
     target.unlink(missing_ok=True)  # a try before this one may have started it: it can't be written to then
     shutil.copy2(program, target)
