@@ -226,7 +226,9 @@ def test_a_key_that_is_refused_changes_nothing(play, used, audit):
 def used(play, new_namespace, room):
     """A namespace with a service that answers."""
     namespace = new_namespace("rotate-used")
-    play(secret(namespace), kserve(namespace, name="llama"))
+    play(secret(namespace))
+    time.sleep(1.1)  # a pod made in the second of its Secret is renewed, to be sure
+    play(kserve(namespace, name="llama"))
     return namespace
 
 
