@@ -26,6 +26,7 @@ _NOT_PUBLISHED = (
     "tests/catalogue/",
     "tests/conftest.py",
     "tests/e2e/",
+    "tests/elsewhere.py",
     "tests/integration/",
     "tests/interpreters.py",
     "tests/matrix/",

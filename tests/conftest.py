@@ -19,6 +19,7 @@ from rehearsal.layout import Layout
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.prefix) / "bin"
+LATER = ("nice", "-n", "19")  # whoever waits for an answer gets the processor before this
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -51,7 +52,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     begun = session.config.stash[_BEGUN] = {}
     for item in session.items:
         if isinstance(item, pytest.Function) and (marker := item.get_closest_marker("beside")):
-            begun[item.nodeid] = pool.submit(marker.kwargs["run"], **item.callspec.params)
+            parameters = item.callspec.params if hasattr(item, "callspec") else {}
+            begun[item.nodeid] = pool.submit(marker.kwargs["run"], **parameters)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import subprocess
 import sys
@@ -21,6 +20,8 @@ import yaml
 from rehearsal import cluster, images, toolchain
 from rehearsal.layout import Layout
 from rehearsal.progress import Progress
+from tests import elsewhere
+from tests.elsewhere import Elsewhere
 from tests.integration.conftest import (  # noqa: F401
     apply,
     arena,
@@ -38,13 +39,20 @@ from tests.integration.conftest import (  # noqa: F401
 class Bare:
     """A rehearsal cluster of its own, without KServe and GPUs, in a network namespace without a way out."""
 
-    layout: Layout
-    inside: tuple[str, ...]
+    _elsewhere: Elsewhere
     _run: Callable[..., subprocess.CompletedProcess[str]]
+
+    @property
+    def layout(self) -> Layout:
+        return self._elsewhere.layout
+
+    @property
+    def inside(self) -> tuple[str, ...]:
+        return self._elsewhere.inside
 
     def run(self, *command: str | Path, **more: Any) -> subprocess.CompletedProcess[str]:
         """As the fixture `run`, in there."""
-        ours = {"GPUOPS_NIM_STATE": str(self.layout.state), "K8S_AUTH_KUBECONFIG": str(self.layout.kubeconfig)}
+        ours = {**self._elsewhere.environment, "K8S_AUTH_KUBECONFIG": str(self.layout.kubeconfig)}
         return self._run(*self.inside, *command, env={**ours, **more.pop("env", {})}, **more)
 
     def kubectl(self, *arguments: str, stdin: str = "") -> str:
@@ -84,19 +92,8 @@ class Bare:
 
 @pytest.fixture(scope="session")
 def bare(run) -> Iterator[Bare]:
-    """It is made in half a minute, and goes with all that it has."""
-    name = f"gpuops-{os.getpid()}"
-    layout = Layout(Layout.from_environment().cache, Path(tempfile.mkdtemp(prefix="gpuops-")))
+    layout = Layout.from_environment()
     toolchain.build(layout, Progress(), *images.PARTS)
     images.fetch(layout, Progress())
-    run("ip", "netns", "add", name)
-    run("ip", "-n", name, "link", "set", "lo", "up")
-    # `ip netns exec` would hide the cgroups
-    here = Bare(layout, ("nsenter", f"--net=/run/netns/{name}"), run)
-    rehearsal = (sys.executable, "-m", "rehearsal")
-    try:
-        here.run(*rehearsal, "up", "--bare")
-        yield here
-    finally:
-        here.run(*rehearsal, "down", "--purge")
-        run("ip", "netns", "delete", name)
+    with elsewhere.cluster("--bare") as here:
+        yield Bare(here, run)

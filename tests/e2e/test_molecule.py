@@ -4,7 +4,7 @@ from __future__ import annotations
 import pytest
 
 from rehearsal.standins.ngc import KEYS
-from tests.conftest import run_program
+from tests.conftest import LATER, run_program
 
 KEY = KEYS["valid"]
 
@@ -16,7 +16,7 @@ def test_scenario(run, root, scenario):
 
 
 def hosts(role):
-    run_program("molecule", "test", "--scenario-name", role, timeout=1800)
+    run_program(*LATER, "molecule", "test", "--scenario-name", role, timeout=3600)
 
 
 @pytest.mark.beside(run=hosts)

@@ -10,14 +10,14 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from ansible_collections.gpuops.nim.tests import ansible_test, interpreters
-from ansible_collections.gpuops.nim.tests.conftest import ROOT, run_program
+from ansible_collections.gpuops.nim.tests import ansible_test, elsewhere, interpreters
+from ansible_collections.gpuops.nim.tests.conftest import LATER, ROOT, run_program
+from ansible_collections.gpuops.nim.tests.elsewhere import Elsewhere
 from ansible_collections.gpuops.nim.tests.matrix import environments
 from ansible_collections.gpuops.nim.tests.matrix.environments import Environment
 
 OLDEST_KUBERNETES = "31"
 CACHE = ROOT / ".cache" / "matrix"
-_LATER = ("nice", "-n", "19")  # so that whoever waits for an answer gets the processor first
 _PATIENCE = 3600.0  # seconds
 _lock = threading.Lock()
 
@@ -93,14 +93,26 @@ def sanity(leg: Leg) -> None:
         env = {"HOME": str(ansible_test.prepare_home(here.folder / "home")), "PATH": path}
         only = f"--python=3.{here.interpreter.minor}"
         command = here.command("ansible-test", "sanity", "--color", "no", only, *leg.sanity)
-        run_program(*_LATER, *command, cwd=copy, env=env, timeout=_PATIENCE)
+        run_program(*LATER, *command, cwd=copy, env=env, timeout=_PATIENCE)
 
 
-def run_pytest(leg: Leg, *arguments: str) -> None:
+def on_a_cluster(leg: Leg) -> None:
+    """What is marked for the leg, on a cluster that no other test uses meanwhile."""
+    another = [f"--another-python={target(leg.target).wrapper()}"] if leg.target else []
+    folders = ["tests/integration", "tests/e2e", "--ignore=tests/e2e/test_report.py"]  # that wants a browser's driver
+    environment(leg)  # nothing can be fetched in there
+    with elsewhere.cluster() as there:
+        run_pytest(leg, *folders, "-m", leg.tests, *another, there=there)
+
+
+def run_pytest(leg: Leg, *arguments: str, there: Elsewhere | None = None) -> None:
     """Other tests in a leg's environment. Fails unless there are some, none is skipped, and it is what it says."""
     here = environment(leg)
     command = here.command("python", "-m", "pytest", "-p", "no:cacheprovider", *arguments)
-    done = run_program(*command, timeout=_PATIENCE)
+    if there:
+        done = run_program(*there.inside, *command, env=there.environment, timeout=_PATIENCE)
+    else:
+        done = run_program(*LATER, *command, timeout=_PATIENCE)
     told = re.search(r"^in (\S+): Python 3\.(\d+)\S*, ansible-core (\S+), kubernetes (\d+)", done.stdout, re.M)
     assert told, done.stdout
     assert told[1] == str(here.bin.parent)

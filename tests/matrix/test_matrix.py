@@ -7,18 +7,16 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from ansible_collections.gpuops.nim.tests.matrix.legs import LEGS, OLDEST_KUBERNETES, run_pytest, sanity, target, units
+from ansible_collections.gpuops.nim.tests.matrix.legs import LEGS, OLDEST_KUBERNETES, on_a_cluster, sanity, units
 
 OF_ALL = pytest.mark.parametrize("leg", LEGS, ids=str)
 OF_ENDS = pytest.mark.parametrize("leg", [LEGS[0], LEGS[-1]], ids=str)  # what is between differs from one of them
 
 
-@pytest.mark.rehearsal
+@pytest.mark.beside(run=on_a_cluster)
 @OF_ALL
-def test_on_the_cluster(leg):
-    another = [f"--another-python={target(leg.target).wrapper()}"] if leg.target else []
-    # the report's tests want a browser's driver, and no cluster
-    run_pytest(leg, "tests/integration", "tests/e2e", "--ignore=tests/e2e/test_report.py", "-m", leg.tests, *another)
+def test_on_a_cluster(leg, begun):
+    begun.result()
 
 
 @pytest.mark.beside(run=units)

@@ -5,23 +5,34 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from ansible_collections.gpuops.nim.tests import ansible_test, interpreters
+from ansible_collections.gpuops.nim.tests.conftest import LATER, ROOT, run_program
 
 
-@pytest.fixture
-def search_path(tmp_path) -> str:
-    """PATH with real interpreters."""
+def sanity() -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = ansible_test.stage(ROOT, Path(scratch))
+        home = ansible_test.prepare_home(ROOT / ".cache" / "ansible-test")
+        path = os.pathsep.join([f"{sys.prefix}/bin", *_interpreters(Path(scratch, "bin"))])
+        env = {"HOME": str(home), "PATH": path}
+        run_program(*LATER, "ansible-test", "sanity", "--color", "no", cwd=copy, env=env, timeout=3600)
+
+
+def _interpreters(folder: Path) -> list[str]:
+    """Where the real ones are."""
+    folder.mkdir()
     pyenv = interpreters.pyenv()
     for minor in interpreters.MINORS:
         if program := interpreters.on_machine(minor, pyenv):
-            (tmp_path / f"python3.{minor}").symlink_to(program)
-    return os.pathsep.join([f"{sys.prefix}/bin", str(tmp_path), interpreters.search_path(pyenv)])
+            (folder / f"python3.{minor}").symlink_to(program)
+    return [str(folder), interpreters.search_path(pyenv)]
 
 
-def test_sanity(run, root, tmp_path_factory, search_path):
-    copy = ansible_test.stage(root, tmp_path_factory.mktemp("staged"))
-    home = ansible_test.prepare_home(root / ".cache" / "ansible-test")
-    run("ansible-test", "sanity", "--color", "no", cwd=copy, env={"HOME": str(home), "PATH": search_path})
+@pytest.mark.beside(run=sanity)
+def test_sanity(begun):
+    begun.result()
