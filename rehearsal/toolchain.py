@@ -67,6 +67,22 @@ def _of_container_toolkit(release: str) -> Part:
     )
 
 
+def _device_plugin() -> Part:
+    """NVIDIA's own, for machines that have a card: the rehearsal's cluster has a stand-in."""
+    module = "github.com/NVIDIA/k8s-device-plugin"
+    # lazy: as above
+    ldflags = f"-extldflags=-Wl,-z,lazy -X {module}/internal/info.version=v0.20.0"
+    return Part("k8s-device-plugin", ldflags=ldflags, cgo=True)
+
+
+def _node_feature_discovery() -> Part:
+    """What takes GPU Feature Discovery's labels to the nodes."""
+    module = "sigs.k8s.io/node-feature-discovery"
+    ldflags = f"-X {module}/pkg/version.version=v0.19.0"
+    files = ((module, f"deployment/base/{path}") for path in ("nfd-crds/nfd-api-crds.yaml", "rbac"))
+    return Part("node-feature-discovery", ldflags=ldflags, files=tuple(files))
+
+
 CONTAINER_TOOLKIT = ("1.17.7", "1.19.1", "1.20.1")  # the first has known vulnerabilities
 KSERVE = {"0.20.0": "kserve", "0.16.0": "kserve-0.16"}  # release: its part; the first one is what `up` starts
 DEFAULT_KSERVE = next(iter(KSERVE))
@@ -99,6 +115,8 @@ OPTIONAL = (
     _of_kserve("kserve-0.16"),
     *(_schema_of_kserve(f"kserve-crd-{release}") for release in ("0.15", "0.17", "0.19")),
     *map(_of_container_toolkit, CONTAINER_TOOLKIT),
+    _device_plugin(),
+    _node_feature_discovery(),
     Part("kube-rbac-proxy"),
     # what the role kserve installs: the newest release, and the one before it to upgrade from
     Part(
