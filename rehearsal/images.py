@@ -138,6 +138,16 @@ def push_platform(layout: Layout, tools: Toolchain, progress: Progress) -> None:
     done.write_text(wanted)
 
 
+def push_programs(layout: Layout, tools: Toolchain, name: str, programs: list[Path]) -> None:
+    """An image of the base with these programs, whatever was pushed under its name. Raises RehearsalError."""
+    registry = f"{LOOPBACK}:{PORTS['ngc']}"
+    with _login(layout) as environment, _scratch(layout) as scratch:
+        layer = scratch / "layer.tar"
+        layer.write_bytes(_tar({f"usr/bin/{program.name}": (0o755, 0, program.read_bytes()) for program in programs}))
+        base, settings = f"{registry}/rehearsal/base:1", (f"--set-platform={_PLATFORM}", "--env=PATH=/usr/bin:/bin")
+        _crane(tools, environment, "mutate", base, f"--append={layer}", f"--tag={registry}/{name}", *settings)
+
+
 def platform_stamp(layout: Layout) -> Path:
     """The same for the images of the platform."""
     return layout.registry_storage / "platform.stamp"
