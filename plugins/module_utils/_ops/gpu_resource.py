@@ -32,6 +32,7 @@ _SIGNS = (
     (
         re.compile(
             r"Incompatible (?:strategy|platform) detected|Unsupported platform detected|ERROR_LIBRARY_NOT_FOUND"
+            r"|only supported on NVML-based systems"
         ),
         "the plugin's pod does not run with NVIDIA's runtime: set a RuntimeClass whose handler the node has, or make "
         "nvidia the node's default runtime",
@@ -40,7 +41,12 @@ _SIGNS = (
         re.compile(r"Driver/library version mismatch"),
         "the driver on the node was updated while the old one is loaded: reboot the node",
     ),
-    (re.compile(r"Driver Not Loaded|ERROR_DRIVER_NOT_LOADED"), "the node's driver is not loaded"),
+    # it finds the driver's library where the node has it, whoever runs its pod, but no device
+    (
+        re.compile(r"Driver Not Loaded|ERROR_DRIVER_NOT_LOADED"),
+        "the plugin's pod has no device of a driver: it does not run with NVIDIA's runtime (set a RuntimeClass whose "
+        "handler the node has, or make nvidia the node's default runtime), or the node's driver is not loaded",
+    ),
     (re.compile(r"No devices found"), "the plugin finds no GPU on the node"),
     (re.compile(r"marking device as unhealthy|XidCriticalError"), "a GPU of the node is broken (see its Xid)"),
 )
