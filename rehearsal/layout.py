@@ -48,7 +48,7 @@ PORTS = {
 HOST_PORTS = range(27201, 27299)  # of the hosts' sshd; one that is a node has a bridge and pods of its own, too
 
 # Folders that programs have compiled in. Inside the rehearsal's own mount namespace each one is a folder of the state.
-COMPILED_IN = ("/run/containerd", "/var/lib/cni", "/var/log/containers", "/var/lib/kubelet")
+COMPILED_IN = ("/run/containerd", "/var/lib/cni", "/var/log/containers", "/var/lib/kubelet", "/var/run/cdi")
 
 
 def url(part: str, scheme: str = "http", host: str = LOOPBACK) -> str:

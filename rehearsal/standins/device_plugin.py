@@ -2,11 +2,13 @@
 """A device plugin without GPUs: the kubelet's real API (v1beta1), the settings of NVIDIA's plugin, made-up devices.
 
 It runs in the pod that the role's DaemonSet makes, so it takes what that gives it: CONFIG_FILE, DEVICE_LIST_STRATEGY,
-DEVICE_ID_STRATEGY and the folder of the kubelet's sockets. STANDIN_GPUS is how many GPUs the node has.
+DEVICE_ID_STRATEGY and the folders of the kubelet's sockets, of CDI and of the driver. STANDIN_GPUS is how many GPUs the
+node has; a container that is given one by CDI knows it by STANDIN_GPU_number, and has its device if the node has one.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -21,6 +23,8 @@ import yaml
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 SOCKETS = Path("/var/lib/kubelet/device-plugins")
+SPECIFICATIONS, DRIVER = Path("/var/run/cdi"), Path("/driver-root")
+_VENDOR = "k8s.device-plugin.nvidia.com"  # not nvidia.com, of which the container toolkit makes a specification
 _PACKAGE = "v1beta1"
 _ONE, _MANY, _MAP = "one", "many", "map"
 
@@ -142,13 +146,36 @@ class Plugin:
             if "envvar" in self.strategies:
                 answer.envs["NVIDIA_VISIBLE_DEVICES"] = ",".join(gpus)
             if "cdi-annotations" in self.strategies:
-                answer.annotations["cdi.k8s.io/nvidia-device-plugin"] = ",".join(
-                    f"nvidia.com/gpu={gpu}" for gpu in gpus
-                )
+                answer.annotations["cdi.k8s.io/nvidia-device-plugin"] = ",".join(f"{_VENDOR}/gpu={gpu}" for gpu in gpus)
             if "cdi-cri" in self.strategies:
-                answer.cdi_devices.extend(API["CDIDevice"](name=f"nvidia.com/gpu={gpu}") for gpu in gpus)
+                answer.cdi_devices.extend(API["CDIDevice"](name=f"{_VENDOR}/gpu={gpu}") for gpu in gpus)
             responses.append(answer)
         return API["AllocateResponse"](container_responses=responses)
+
+
+def specify(devices: list[str], folder: Path = SPECIFICATIONS, driver: Path = DRIVER) -> None:
+    """Write the CDI specification of the GPUs, as NVIDIA's plugin does at its start."""
+
+    def nodes(*names: str) -> list[dict[str, str]]:
+        return [{"path": f"/dev/{name}"} for name in names if (driver / "dev" / name).exists()]
+
+    gpus = dict.fromkeys(device.partition("::")[0] for device in devices)
+    specification = {
+        "cdiVersion": "0.5.0",
+        "kind": f"{_VENDOR}/gpu",
+        "devices": [
+            {
+                "name": gpu,
+                "containerEdits": {"env": [f"STANDIN_GPU_{number}={gpu}"], "deviceNodes": nodes(f"nvidia{number}")},
+            }
+            for number, gpu in enumerate(gpus)
+        ],
+        # void: NVIDIA's runtime is not to add what is there already
+        "containerEdits": {"env": ["NVIDIA_VISIBLE_DEVICES=void"], "deviceNodes": nodes("nvidiactl")},
+    }
+    new = folder / "new"
+    new.write_text(json.dumps(specification))
+    new.rename(folder / f"{_VENDOR}-gpu.json")
 
 
 def plugin_of(config: dict[str, Any], gpus: int, environment: dict[str, str]) -> Plugin:
@@ -176,7 +203,11 @@ def main() -> None:
     kubelet = SOCKETS / "kubelet.sock"
     while True:
         plugin = plugin_of(config, gpus, dict(os.environ))
+        if "volume-mounts" in plugin.strategies:
+            sys.exit("The stand-in does not know volume-mounts.")
         endpoint = f"nvidia-{plugin.resource.rpartition('/')[2]}.sock"
+        if any(strategy.startswith("cdi-") for strategy in plugin.strategies):
+            specify(plugin.devices)
         born = kubelet.stat().st_ino if kubelet.exists() else 0
         server = plugin.serve(SOCKETS / endpoint)
         try:

@@ -13,7 +13,12 @@ from rehearsal.layout import GPUS, NODE, Layout
 
 pytestmark = pytest.mark.rehearsal
 
-SAYS = "import os, time; print(os.environ['NVIDIA_VISIBLE_DEVICES'], flush=True); time.sleep(3600)"
+# what the runtime is told by name, and what CDI has put into the container
+SAYS = """import os, time
+given = (os.environ[name] for name in os.environ if "STANDIN_GPU_" in name)
+print(os.environ["NVIDIA_VISIBLE_DEVICES"], *given, flush=True)
+time.sleep(3600)"""
+NFD = "nodefeatures.nfd.k8s-sigs.io"
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +65,11 @@ def test_gpus_become_allocatable_and_containers_get_theirs(bare, role, until):
 
     computes(bare)
     bare.kubectl("wait", "pod/computes", "-n", "default", "--for=condition=Ready", "--timeout=60s")
-    given = until(lambda: bare.kubectl("logs", "computes", "-n", "default").strip(), "what the container was given")
-    assert len(set(given.split(","))) == 2
-    assert all(gpu.startswith("GPU-") for gpu in given.split(","))
+    logs = ("logs", "computes", "-n", "default")
+    visible, *given = until(lambda: bare.kubectl(*logs).split(), "what the container was given")
+    assert visible == "void", "what CDI has brought is not for NVIDIA's runtime to bring again"
+    assert len(set(given)) == 2
+    assert all(gpu.startswith("GPU-") for gpu in given)
 
     for modes in ((), ("--check",)):
         _, counts = role(*modes)
@@ -90,6 +97,25 @@ def test_sharing_reaches_the_kubelet_and_running_pods_keep_their_gpus(bare, role
     assert (pod["metadata"]["uid"], pod["status"]["phase"]) == (before, "Running")
 
 
+def test_gpu_feature_discovery_may_do_what_it_does_and_goes_when_unwanted(bare, role, until):
+    kind = yaml.safe_dump(crd("nfd.k8s-sigs.io", "v1alpha1", "NodeFeature", "nodefeatures", "Namespaced"))
+    bare.kubectl("apply", "-f", "-", stdin=kind)
+    try:
+        until(lambda: "nodefeatures" in bare.kubectl("api-resources", "-o", "name"), "its kind")
+        role(device_plugin_gfd=True)
+        _, counts = role(device_plugin_gfd=True)
+        assert counts["changed"] == 0
+        pod = bare.get("daemonset", "gpu-feature-discovery", "-n", "nvidia-device-plugin")["spec"]["template"]["spec"]
+        account = f"system:serviceaccount:nvidia-device-plugin:{pod['serviceAccountName']}"
+        for verb, what in (("get", "pods"), ("get", NFD), ("create", NFD), ("update", NFD)):
+            bare.kubectl("auth", "can-i", verb, what, "-n", "nvidia-device-plugin", f"--as={account}")
+        role()
+        left = bare.kubectl("get", "daemonset,sa", "-n", "nvidia-device-plugin", "-o", "name")
+        assert "gpu-feature-discovery" not in left
+    finally:
+        bare.kubectl("delete", "-f", "-", stdin=kind)
+
+
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
@@ -100,6 +126,8 @@ def test_sharing_reaches_the_kubelet_and_running_pods_keep_their_gpus(bare, role
         ({"device_plugin_expected": {NODE: GPUS, "gpu-9": 8}}, ("node gpu-9", "no node of that name")),
         ({"device_plugin_version": "v0.0.1"}, (f"node {NODE}", "k8s-device-plugin:v0.0.1")),
         ({"device_plugin_node_selector": {"no": "node"}}, (f"node {NODE}", "labels and taints")),
+        # while the node still offers what the plugin before it did
+        ({"device_plugin_device_list_strategy": ["volume-mounts"]}, (f"node {NODE}", "does not know volume-mounts")),
     ],
 )
 def test_a_node_that_does_not_offer_its_gpus_is_named_with_the_reason(role, variables, words):
@@ -141,17 +169,21 @@ def daemon_set(name, namespace="kube-system", image="registry.example.com/k8s-de
     return [{"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": metadata, "spec": spec}]
 
 
-def operator():
+def crd(group, version, kind, plural, scope="Cluster"):
     schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
-    names = {"plural": "clusterpolicies", "singular": "clusterpolicy", "kind": "ClusterPolicy"}
-    crd = {
+    versions = [{"name": version, "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}]
+    names = {"plural": plural, "singular": kind.lower(), "kind": kind}
+    return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": "clusterpolicies.nvidia.com"},
-        "spec": {"group": "nvidia.com", "scope": "Cluster", "names": names, "versions": [version]},
+        "metadata": {"name": f"{plural}.{group}"},
+        "spec": {"group": group, "scope": scope, "names": names, "versions": versions},
     }
-    return [crd, {"apiVersion": "nvidia.com/v1", "kind": "ClusterPolicy", "metadata": {"name": "cluster-policy"}}]
+
+
+def operator():
+    policy = {"apiVersion": "nvidia.com/v1", "kind": "ClusterPolicy", "metadata": {"name": "cluster-policy"}}
+    return [crd("nvidia.com", "v1", "ClusterPolicy", "clusterpolicies"), policy]
 
 
 def dra():

@@ -118,8 +118,7 @@ def inventory(bare: Bare, repository: str, folder: Path) -> dict[str, Any]:
         "container_toolkit_mirror": packages.ADDRESS,
         "container_toolkit_key_fingerprint": packages.fingerprint(bare.layout),
     }
-    everywhere = {**kserve(bare), "device_plugin_device_list_strategy": ["cdi-cri"]}
-    return {"all": {"children": {"gpu_hosts": {"hosts": {NAME: {}}, "vars": variables}}, "vars": everywhere}}
+    return {"all": {"children": {"gpu_hosts": {"hosts": {NAME: {}}, "vars": variables}}, "vars": kserve(bare)}}
 
 
 def kserve(bare: Bare) -> dict[str, str]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import queue
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from typing import Any
 import grpc
 import pytest
 
-from rehearsal.standins.device_plugin import API, Plugin, plugin_of
+from rehearsal.standins.device_plugin import API, Plugin, plugin_of, specify
 
 
 def to_bytes(message: Any) -> bytes:
@@ -65,10 +66,30 @@ def test_it_registers_lists_and_allocates(kubelet: queue.Queue, tmp_path: Path) 
         ]
         answer = allocate(channel, "GPU-b", "GPU-a")
         assert dict(answer.envs) == {"NVIDIA_VISIBLE_DEVICES": "GPU-b,GPU-a"}
-        assert [device.name for device in answer.cdi_devices] == ["nvidia.com/gpu=GPU-b", "nvidia.com/gpu=GPU-a"]
-        assert list(answer.annotations.values()) == ["nvidia.com/gpu=GPU-b,nvidia.com/gpu=GPU-a"]
+        names = [f"k8s.device-plugin.nvidia.com/gpu={gpu}" for gpu in ("GPU-b", "GPU-a")]
+        assert [device.name for device in answer.cdi_devices] == names
+        assert list(answer.annotations.values()) == [",".join(names)]
         watch.cancel()
     server.stop(None)
+
+
+def test_what_it_names_is_in_a_specification(tmp_path: Path) -> None:
+    (tmp_path / "dev").mkdir()
+    for name in ("nvidia1", "nvidiactl"):
+        (tmp_path / "dev" / name).touch()
+    specify(["GPU-a::0", "GPU-a::1", "GPU-b::0"], tmp_path, tmp_path)
+    (file,) = tmp_path.glob("*.json")
+    assert file.name == "k8s.device-plugin.nvidia.com-gpu.json"
+    told = json.loads(file.read_text())
+    assert told["kind"] == "k8s.device-plugin.nvidia.com/gpu"
+    assert told["containerEdits"]["deviceNodes"] == [{"path": "/dev/nvidiactl"}]
+    assert told["devices"] == [
+        {"name": "GPU-a", "containerEdits": {"env": ["STANDIN_GPU_0=GPU-a"], "deviceNodes": []}},
+        {
+            "name": "GPU-b",
+            "containerEdits": {"env": ["STANDIN_GPU_1=GPU-b"], "deviceNodes": [{"path": "/dev/nvidia1"}]},
+        },
+    ]
 
 
 def test_the_kubelets_own_bytes_are_read_and_ours_are_its() -> None:
