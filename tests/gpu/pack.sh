@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Packs what run.sh (`pack.sh`) or host.sh (`pack.sh host`) needs on a machine that reaches nothing, from a Debian machine
-# where the rehearsal has run and `python -m rehearsal packages` has built the container toolkit: into build/gpu, in pieces
-# of 56 MiB.
+# where the rehearsal has run, and for `pack.sh host` `python -m rehearsal packages up`, too: into build/gpu, in pieces of
+# 56 MiB. NVIDIA's programs are built of their source, from Go's module proxy.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 cache=${GPUOPS_NIM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/gpuops-nim}
@@ -35,9 +35,18 @@ mkdir -p build/gpu/wheels
 .venv/bin/pip download -q --dest build/gpu/wheels --only-binary=:all: --python-version $python "${platforms[@]}" \
   --platform manylinux2014_x86_64 -r requirements.txt -r requirements-rehearsal.txt
 (cd build/gpu && apt-get -qq download busybox-static containernetworking-plugins mmdebstrap runc)
+also=(k8s-device-plugin node-feature-discovery nvidia-container-toolkit-1.20.1 kube-rbac-proxy kserve-manifests)
+.venv/bin/python -m rehearsal build "${also[@]}"
+.venv/bin/python - <<'END'
+from rehearsal import images
+from rehearsal.layout import Layout
+from rehearsal.progress import Progress
+
+images.fetch(Layout.from_environment(), Progress())
+END
 parts=()
-for part in containerd contour crane etcd kserve kubernetes nvidia-container-toolkit-1.20.1 pause registry; do
-  newest=$(cd "$cache" && ls -td bin/$part-[0-9a-f]* | head -1)
+for part in containerd contour crane etcd kserve kubernetes pause registry "${also[@]}"; do
+  newest=$(cd "$cache" && ls -td bin/$part-???????????????? | head -1)
   parts+=("$newest")
 done
 tar -C "$cache" -cf - "${parts[@]}" images | xz -T0 -5 | split -b 56M - build/gpu/part.
