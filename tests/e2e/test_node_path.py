@@ -2,7 +2,8 @@
 """The node path: one command from a bare host, which is the cluster's only GPU node, to an answered chat.
 
 Real: the host with systemd, apt, containerd and kubelet, all roles, the container toolkit's programs, the CDI
-specification that they write, KServe. Stand-ins: the cards, the driver's packages and library, the plugin, NIM, NGC.
+specification that they write, KServe. Stand-ins: the cards, the driver's packages and library, NIM, NGC, and the plugin
+with the specification of its own that the pods' devices come from.
 """
 
 from __future__ import annotations
