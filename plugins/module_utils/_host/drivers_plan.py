@@ -290,6 +290,7 @@ def _details(made: _Plan, system: System, branch: Branch) -> Json:
     found, number, wanted = _names(made, system, branch), branch.number, made.wanted
     apt = system.packages == "apt"
     packages = [text.format(b=number) for text in (found.open if made.flavour == OPEN else found.proprietary)]
+    both = [text.format(b=number) for text in (*found.open, *found.proprietary)]
     kernel = str(made.host["kernel"].get("next") or made.host["kernel"]["running"])
     if made.source == PRECOMPILED:
         suffix = f"{number}-server{'-open' if made.flavour == OPEN else ''}"
@@ -313,6 +314,7 @@ def _details(made: _Plan, system: System, branch: Branch) -> Json:
         "module_stream": _stream(number, made.flavour) if system.streams else "",
         "pin": found.pin.format(b=wanted.version or number) if found.pin else "",
         "packages": packages,
+        "instead_of": [name for name in both if name not in packages],
         "hold": "mark" if apt else "versionlock",
         "dkms": made.source != PRECOMPILED,
         "kernel": kernel,

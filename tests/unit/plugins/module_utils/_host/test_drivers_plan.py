@@ -285,6 +285,7 @@ def test_debians_own_packages() -> None:
     ]
     thirteen = made(host(DEBIAN_13), **old, flavour="open")
     assert thirteen["packages"][-1] == "nvidia-open-kernel-dkms"
+    assert thirteen["instead_of"] == ["nvidia-kernel-dkms"]
     assert thirteen["pin"] == ""
     assert "firmware was replaced" in refused(host(DEBIAN_12), **old, flavour="open")
     assert "B200 (Blackwell)" in refused(host(DEBIAN_13, B200), **old)
