@@ -28,6 +28,10 @@ nothing was installed on such a system. The role says which when it runs. On a G
 The tasks for dnf run in molecule, too: with real dnf and rpm, a signed repository with module streams, version locks
 and a reboot, on a host that says it is Rocky Linux 9. It is a Debian beneath, so EL 9 stays *{drivers.RESOLVED}*.
 
+`make molecule-dkms`, which is slow and no part of the tests, has DKMS compile NVIDIA's modules: on Debian 13, from
+Debian's own packages (`distribution`), for two kernels of Debian's. Also a kernel without headers, a build that fails
+and is repaired, and the removal. The modules are not loaded: the kernel that runs there is the machine's own.
+
 """
 _FLAVOURS = f"""
 ## Open or proprietary modules
