@@ -408,8 +408,12 @@ gpu_host:
               description: The version of the libraries that it mounts. Null if it mounts none.
               type: str
               sample: 580.159.04
+            stale:
+              description: Whether that is another version than the installed driver's, or there is no driver.
+              type: bool
+              sample: false
         stale:
-          description: Whether one of them mounts libraries of another version than the installed driver's, or of none.
+          description: Whether one of them is.
           type: bool
           sample: false
     users:

@@ -19,8 +19,9 @@ VENDOR = re.compile(r"(?:[^/]+\.)?nvidia\.com/.+")
 def find(host: Host) -> dict[str, Any]:
     specs = [spec for path in _files(host) for spec in [_spec(host, path)] if spec]
     on_disk = driver.installed(host) or driver.loaded(host) or {}
-    mounted = {spec["driver_version"] for spec in specs} - {None}
-    return {"specs": specs, "stale": bool(mounted - {on_disk.get("version")})}
+    for spec in specs:
+        spec["stale"] = spec["driver_version"] not in (None, on_disk.get("version"))
+    return {"specs": specs, "stale": any(spec["stale"] for spec in specs)}
 
 
 def _files(host: Host) -> list[str]:

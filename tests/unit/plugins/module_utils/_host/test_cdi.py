@@ -47,6 +47,7 @@ def test_of_the_toolkit(tree):
                 "kind": "nvidia.com/gpu",
                 "devices": ["0", "GPU-00000000-1111-2222-3333-444444444444", "all"],
                 "driver_version": "580.159.04",
+                "stale": False,
             }
         ],
         "stale": False,
@@ -70,6 +71,19 @@ def test_stale_after_an_upgrade(tree):
     tree.loaded("580.159.04")
     tree.file("/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.580.178.04")
     assert cdi(tree)["stale"] is True
+
+
+def test_each_is_stale_for_itself(tree):
+    tree.file(SPEC, RECORDED.replace("580.159.04", "580.178.04"))
+    tree.file("/run/cdi/k8s.device-plugin.nvidia.com-gpu.yaml", RECORDED.replace("kind: ", "kind: k8s.device-plugin."))
+    tree.loaded("580.159.04")
+    tree.file("/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.580.178.04")
+    found = cdi(tree)
+    assert {spec["kind"]: spec["stale"] for spec in found["specs"]} == {
+        "nvidia.com/gpu": False,
+        "k8s.device-plugin.nvidia.com/gpu": True,
+    }
+    assert found["stale"] is True
 
 
 def test_stale_after_the_driver_was_removed(tree):
