@@ -73,7 +73,7 @@ molecule-dkms: $(TEST_READY) ## DKMS compiles Debian's driver for Debian's kerne
 leak: $(TEST_READY) up ## traces of a key in anything that a run writes
 	$(BIN)/python -m pytest -m leak
 
-matrix: $(TEST_READY) up ## the same with other releases of ansible-core, kubernetes and Python
+matrix: $(TEST_READY) ## the same with other releases of ansible-core, kubernetes and Python
 	$(BIN)/python -m pytest tests/matrix
 
 bench: $(TEST_READY) up ## the collection beside kubernetes.core and kubectl; about half an hour, alone on the machine
