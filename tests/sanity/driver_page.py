@@ -30,7 +30,8 @@ and a reboot, on a host that says it is Rocky Linux 9. It is a Debian beneath, s
 
 `make molecule-dkms`, which is slow and no part of the tests, has DKMS compile NVIDIA's modules: on Debian 13, from
 Debian's own packages (`distribution`), for two kernels of Debian's. Also a kernel without headers, a build that fails
-and is repaired, and the removal. The modules are not loaded: the kernel that runs there is the machine's own.
+and is repaired, and the removal. The modules are not loaded: the kernel that runs there is the machine's own. It has
+not been run to its end yet; seen was the role's answer to a build that fails, that of Debian 13's open modules.
 
 """
 _FLAVOURS = f"""

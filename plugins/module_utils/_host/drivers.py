@@ -100,8 +100,8 @@ SYSTEMS = (
         architectures=("x86_64",),
         tested=INSTALLED,
         codename="trixie",
-        notes="Debian's own driver, 550.163.01-2, can't be built for the kernel 6.12.118 of its security updates: "
-        "seen on 2026-11-28. For 6.12.117 it can.",
+        notes="Debian's own open modules, 550.163.01-2, can't be built for its kernels 6.12.117 and 6.12.118 "
+        "(pci_resize_resource has another argument there; seen on 2026-11-28).",
     ),
     System(
         "Ubuntu 22.04",
