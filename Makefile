@@ -25,10 +25,10 @@ PYTHON := $(shell for p in python3 python3.13 python3.12 python3.11; do \
 NGC_API_KEY := nvapi-rehearsal-valid-0123456789abcdefghijklmnopqrstuvwxyz
 export NGC_API_KEY
 
-.PHONY: help rehearse up down venv test lint unit sanity docs build integration e2e molecule molecule-dkms leak matrix bench
+.PHONY: help rehearse up down venv test lint unit sanity docs build integration e2e molecule leak matrix slow bench
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 rehearse: up ## from nothing to a model's answer on a cluster of this machine; NGC_API_KEY=... tries another key
 	$(BIN)/ansible-playbook site.yml
@@ -67,14 +67,14 @@ e2e: $(TEST_READY) up ## playbooks on the rehearsal cluster
 molecule: $(TEST_READY) up ## the role's scenario
 	$(BIN)/python -m pytest tests/e2e/test_molecule.py
 
-molecule-dkms: $(TEST_READY) ## DKMS compiles Debian's driver for Debian's kernels; slow, and needs Debian's archive
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/molecule test --scenario-name nvidia_driver_dkms
+slow: $(TEST_READY) up ## what the tests leave out: other releases of ansible-core, a driver that DKMS compiles
+	$(BIN)/python -m pytest -m slow
 
 leak: $(TEST_READY) up ## traces of a key in anything that a run writes
 	$(BIN)/python -m pytest -m leak
 
 matrix: $(TEST_READY) ## the same with other releases of ansible-core, kubernetes and Python
-	$(BIN)/python -m pytest tests/matrix
+	$(BIN)/python -m pytest tests/matrix -m "slow or not slow"
 
 bench: $(TEST_READY) up ## the collection beside kubernetes.core and kubectl; about half an hour, alone on the machine
 	PYTHONPATH=collections $(BIN)/python -m tests.bench

@@ -45,15 +45,19 @@ _BEGUN = pytest.StashKey[dict[str, "Future[None]"]]()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Begin what tests are marked with, `@pytest.mark.beside(run=function)`, with their parameters, in their order."""
+    """Begin what tests are marked with, `@pytest.mark.beside(run=function, first=False)`, with their parameters."""
     if session.config.option.collectonly:
         return
     pool = session.config.stash[_POOL] = ThreadPoolExecutor(1)
     begun = session.config.stash[_BEGUN] = {}
-    for item in session.items:
-        if isinstance(item, pytest.Function) and (marker := item.get_closest_marker("beside")):
-            parameters = item.callspec.params if hasattr(item, "callspec") else {}
-            begun[item.nodeid] = pool.submit(marker.kwargs["run"], **parameters)
+    marked = [
+        (item, marker)
+        for item in session.items
+        if isinstance(item, pytest.Function) and (marker := item.get_closest_marker("beside"))
+    ]
+    for item, marker in sorted(marked, key=lambda each: not each[1].kwargs.get("first")):
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        begun[item.nodeid] = pool.submit(marker.kwargs["run"], **parameters)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -19,8 +19,11 @@ def hosts(role):
     run_program(*LATER, "molecule", "test", "--scenario-name", role, timeout=3600)
 
 
-@pytest.mark.beside(run=hosts)
-@pytest.mark.parametrize("role", ["container_toolkit", "nvidia_driver", "nvidia_driver_dnf"])
+SLOW = pytest.param("nvidia_driver_dkms", marks=pytest.mark.slow)
+
+
+@pytest.mark.beside(run=hosts, first=True)  # other tests wait for these: `hosts_are_free`
+@pytest.mark.parametrize("role", ["container_toolkit", "nvidia_driver", "nvidia_driver_dnf", SLOW])
 def test_role_of_hosts(role, begun):
     """On hosts that it makes and removes itself; no cluster."""
     begun.result()

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The oldest, a middle and the coming ansible-core, with the oldest and the newest `kubernetes`, each in an environment
-of its own. The rest of the tests run on one more release: requirements-test.txt has it."""
+of its own. The rest of the tests run on one more release: requirements-test.txt has it.
+
+What is between the ends differs from one of them, and the coming release rarely from the newest: both are slow tests.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +12,30 @@ import yaml
 
 from ansible_collections.gpuops.nim.tests.matrix.legs import LEGS, OLDEST_KUBERNETES, on_a_cluster, sanity, units
 
-OF_ALL = pytest.mark.parametrize("leg", LEGS, ids=str)
-OF_ENDS = pytest.mark.parametrize("leg", [LEGS[0], LEGS[-1]], ids=str)  # what is between differs from one of them
+
+def slow(leg):
+    return pytest.param(leg, marks=pytest.mark.slow)
+
+
+OLDEST, MIDDLE, COMING = LEGS
+ON_A_CLUSTER = pytest.mark.parametrize("leg", [OLDEST, slow(MIDDLE), COMING], ids=str)
+WITHOUT = pytest.mark.parametrize("leg", [OLDEST, slow(MIDDLE), slow(COMING)], ids=str)
 
 
 @pytest.mark.beside(run=on_a_cluster)
-@OF_ALL
+@ON_A_CLUSTER
 def test_on_a_cluster(leg, begun):
     begun.result()
 
 
 @pytest.mark.beside(run=units)
-@OF_ENDS
+@WITHOUT
 def test_units(leg, begun):
     begun.result()
 
 
 @pytest.mark.beside(run=sanity)
-@OF_ENDS
+@WITHOUT
 def test_sanity(leg, begun):
     begun.result()
 
