@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from rehearsal.images import PLUGIN
-from rehearsal.layout import GPUS, NODE, Layout
+from rehearsal.layout import GPUS, NODE
 
-pytestmark = pytest.mark.rehearsal
+pytestmark = pytest.mark.bare
 
 # what the runtime is told by name, and what CDI has put into the container
 SAYS = """import os, time
@@ -244,14 +244,3 @@ def test_it_goes_without_taking_a_running_pod(bare, role, until):
     assert bare.get("pod", "computes", "-n", "default")["status"]["phase"] == "Running"
     _, counts = role(device_plugin_state="absent")
     assert counts["changed"] == 0
-
-
-def test_gpus_whose_plugin_is_not_seen_are_not_offered_twice(run, kubectl, tmp_path):
-    """The rehearsal's usual cluster writes them into the node's status."""
-    play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "roles": ["gpuops.nim.device_plugin"]}
-    play["vars"] = {"ansible_python_interpreter": "{{ ansible_playbook_python }}"}
-    (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
-    env = {"K8S_AUTH_KUBECONFIG": str(Layout.from_environment().kubeconfig)}
-    said = run("ansible-playbook", "-i", "localhost,", tmp_path / "play.yml", env=env).stdout
-    assert "no plugin is seen" in " ".join(said.split())
-    assert "nvidia-device-plugin" not in kubectl("get", "namespaces", "-o", "name")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The role kserve: KServe's published manifests on a cluster that has none, and hands off one that has."""
+"""The role kserve: KServe's published manifests on a cluster that has none."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ import ssl
 import pytest
 import yaml
 
-from rehearsal.layout import Layout
-
-pytestmark = pytest.mark.rehearsal
+pytestmark = pytest.mark.bare
 IMAGES = "nvcr.io/rehearsal"  # the rehearsal's registry as its node calls it
 
 
@@ -204,25 +202,3 @@ def test_what_can_not_be_is_refused_before_anything_changes(bare, role, variable
     for word in words:
         assert word in said
     assert controller(bare)["metadata"]["resourceVersion"] == before
-
-
-def test_one_that_somebody_else_installed_is_left_alone(run, kubectl, tmp_path):
-    """The rehearsal's own, whose controller runs outside the cluster. Nothing is downloaded for it, either."""
-
-    def role(rc=0, **variables):
-        ours = {"ansible_python_interpreter": "{{ ansible_playbook_python }}", "kserve_cache": str(tmp_path / "none")}
-        play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "roles": ["gpuops.nim.kserve"]}
-        (tmp_path / "play.yml").write_text(yaml.safe_dump([{**play, "vars": {**ours, **variables}}]))
-        env = {"K8S_AUTH_KUBECONFIG": str(Layout.from_environment().kubeconfig)}
-        return run("ansible-playbook", "-i", "localhost,", tmp_path / "play.yml", env=env, rc=rc).stdout
-
-    def versions():
-        kinds = "crd,mutatingwebhookconfiguration,validatingwebhookconfiguration"
-        path = "{range .items[*]}{.metadata.name} {.metadata.uid} {.metadata.generation}{'\\n'}{end}"
-        return kubectl("get", kinds, "-o", f"jsonpath={path}")
-
-    before = versions()
-    assert "left as it is" in role()
-    assert "was not installed by this role" in role(kserve_state="absent", rc=2)
-    assert versions() == before
-    assert not (tmp_path / "none").exists()

@@ -23,7 +23,7 @@ from rehearsal.progress import Progress
 from rehearsal.standins.ngc import KEYS
 from tests.e2e.conftest import Bare
 
-pytestmark = [pytest.mark.rehearsal, pytest.mark.usefixtures("hosts_are_free")]
+pytestmark = pytest.mark.bare
 
 NAME = "node-path"
 FILES = Path(__file__).parent / "gpu_host"
