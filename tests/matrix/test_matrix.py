@@ -2,7 +2,7 @@
 """The oldest, a middle and the coming ansible-core, with the oldest and the newest `kubernetes`, each in an environment
 of its own. The rest of the tests run on one more release: requirements-test.txt has it.
 
-What is between the ends differs from one of them, and the coming release rarely from the newest: both are slow tests.
+Slow tests: what is between the ends rarely differs from both, nor, without a cluster, the coming one from the newest.
 """
 
 from __future__ import annotations
