@@ -2,7 +2,7 @@
 """The oldest, a middle and the coming ansible-core, with the oldest and the newest `kubernetes`, each in an environment
 of its own. The rest of the tests run on one more release: requirements-test.txt has it.
 
-Slow tests: what is between the ends rarely differs from both, nor, without a cluster, the coming one from the newest.
+What is between the ends rarely differs from both, and what passes on a cluster rarely fails without one: slow tests.
 """
 
 from __future__ import annotations
@@ -12,30 +12,26 @@ import yaml
 
 from ansible_collections.gpuops.nim.tests.matrix.legs import LEGS, OLDEST_KUBERNETES, on_a_cluster, sanity, units
 
-
-def slow(leg):
-    return pytest.param(leg, marks=pytest.mark.slow)
-
-
 OLDEST, MIDDLE, COMING = LEGS
-ON_A_CLUSTER = pytest.mark.parametrize("leg", [OLDEST, slow(MIDDLE), COMING], ids=str)
-WITHOUT = pytest.mark.parametrize("leg", [OLDEST, slow(MIDDLE), slow(COMING)], ids=str)
+ALL = pytest.mark.parametrize("leg", LEGS, ids=str)
 
 
 @pytest.mark.beside(run=on_a_cluster)
-@ON_A_CLUSTER
+@pytest.mark.parametrize("leg", [OLDEST, pytest.param(MIDDLE, marks=pytest.mark.slow), COMING], ids=str)
 def test_on_a_cluster(leg, begun):
     begun.result()
 
 
+@pytest.mark.slow
 @pytest.mark.beside(run=units)
-@WITHOUT
+@ALL
 def test_units(leg, begun):
     begun.result()
 
 
+@pytest.mark.slow
 @pytest.mark.beside(run=sanity)
-@WITHOUT
+@ALL
 def test_sanity(leg, begun):
     begun.result()
 
