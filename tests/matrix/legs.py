@@ -109,10 +109,8 @@ def run_pytest(leg: Leg, *arguments: str, there: Elsewhere | None = None) -> Non
     """Other tests in a leg's environment. Fails unless there are some, none is skipped, and it is what it says."""
     here = environment(leg)
     command = here.command("python", "-m", "pytest", "-p", "no:cacheprovider", *arguments)
-    if there:
-        done = run_program(*there.inside, *command, env=there.environment, timeout=_PATIENCE)
-    else:
-        done = run_program(*LATER, *command, timeout=_PATIENCE)
+    before, env = (there.inside, there.environment) if there else (LATER, {})
+    done = run_program(*before, *command, env=env, timeout=_PATIENCE)
     told = re.search(r"^in (\S+): Python 3\.(\d+)\S*, ansible-core (\S+), kubernetes (\d+)", done.stdout, re.M)
     assert told, done.stdout
     assert told[1] == str(here.bin.parent)
