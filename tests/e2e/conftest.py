@@ -36,23 +36,14 @@ from tests.integration.conftest import (  # noqa: F401
 
 
 @dataclass(frozen=True)
-class Bare:
+class Bare(Elsewhere):
     """A rehearsal cluster of its own, without KServe and GPUs, in a network namespace without a way out."""
 
-    _elsewhere: Elsewhere
     _run: Callable[..., subprocess.CompletedProcess[str]]
-
-    @property
-    def layout(self) -> Layout:
-        return self._elsewhere.layout
-
-    @property
-    def inside(self) -> tuple[str, ...]:
-        return self._elsewhere.inside
 
     def run(self, *command: str | Path, **more: Any) -> subprocess.CompletedProcess[str]:
         """As the fixture `run`, in there."""
-        ours = {**self._elsewhere.environment, "K8S_AUTH_KUBECONFIG": str(self.layout.kubeconfig)}
+        ours = {**self.environment, "K8S_AUTH_KUBECONFIG": str(self.layout.kubeconfig)}
         return self._run(*self.inside, *command, env={**ours, **more.pop("env", {})}, **more)
 
     def kubectl(self, *arguments: str, stdin: str = "") -> str:
@@ -96,4 +87,4 @@ def bare(run) -> Iterator[Bare]:
     toolchain.build(layout, Progress(), *images.PARTS)
     images.fetch(layout, Progress())
     with elsewhere.cluster("--bare") as here:
-        yield Bare(here, run)
+        yield Bare(here.layout, here.inside, run)
