@@ -44,6 +44,12 @@ _POOL = pytest.StashKey[ThreadPoolExecutor]()
 _BEGUN = pytest.StashKey[dict[str, "Future[None]"]]()
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Wait for those only when all others have run."""
+    items.sort(key=lambda item: item.get_closest_marker("beside") is not None)
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Begin what tests are marked with, `@pytest.mark.beside(run=function, first=False)`, with their parameters."""
     if session.config.option.collectonly:

@@ -149,7 +149,7 @@ def test_check_then_up_under_traffic_then_nothing(play, audit, space, deployed, 
     assert result["after"] == {"image": NEW, "model_profile": ""}
     assert "release 1.0.3" in result["answer"]
     assert result["seconds"].keys() == {"pre_pull", "roll", "chat", "all"}
-    assert traffic.good > 20
+    assert traffic.good
     assert traffic.failed == []
     assert image(name) == (NEW, {NEW})
     assert result["revision"] in objects("controllerrevision", space)

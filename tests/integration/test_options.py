@@ -118,7 +118,7 @@ METRIC = {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Ut
 
 
 @pytest.mark.usefixtures("monitoring_crds")
-def test_an_autoscaler_and_a_pod_monitor_come_change_and_go(play, kserve, objects, space):
+def test_an_autoscaler_and_a_pod_monitor_come_change_and_go(play, kserve, objects, space, until):
     def beside():
         return {kind: objects(kind, space).get(f"extras{suffix}") for kind, suffix in names.items()}
 
@@ -137,7 +137,7 @@ def test_an_autoscaler_and_a_pod_monitor_come_change_and_go(play, kserve, object
     assert made["hpa"]["spec"]["behavior"]["scaleDown"]["stabilizationWindowSeconds"] == 300
     assert made["podmonitor"]["metadata"]["labels"]["release"] == "prometheus"
     (endpoint,) = made["podmonitor"]["spec"]["podMetricsEndpoints"]
-    (pod,) = pods_of("extras", objects, space).values()
+    (pod,) = until(lambda: pods_of("extras", objects, space), "the pod").values()
     ports = {port["name"]: port["containerPort"] for port in pod["containers"][0]["ports"]}
     assert (endpoint["path"], ports[endpoint["port"]]) == ("/metrics", 8002)
     assert not made["service"]
