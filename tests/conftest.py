@@ -19,6 +19,7 @@ from rehearsal.layout import Layout
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.prefix) / "bin"
+CACHE = Layout.from_environment().cache / "tests"  # environments and systems, as good for another checkout
 LATER = ("nice", "-n", "19")  # whoever waits for an answer gets the processor before this
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

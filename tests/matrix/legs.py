@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ansible_collections.gpuops.nim.tests import ansible_test, elsewhere, interpreters
-from ansible_collections.gpuops.nim.tests.conftest import LATER, ROOT, run_program
+from ansible_collections.gpuops.nim.tests.conftest import CACHE, LATER, ROOT, run_program
 from ansible_collections.gpuops.nim.tests.elsewhere import Elsewhere
 from ansible_collections.gpuops.nim.tests.matrix import environments
 from ansible_collections.gpuops.nim.tests.matrix.environments import Environment
 
 OLDEST_KUBERNETES = "31"
-CACHE = ROOT / ".cache" / "matrix"
 _PATIENCE = 3600.0  # seconds
 _lock = threading.Lock()
 

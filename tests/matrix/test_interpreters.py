@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 from ansible_collections.gpuops.nim.tests import interpreters
+from ansible_collections.gpuops.nim.tests.conftest import CACHE
 from ansible_collections.gpuops.nim.tests.interpreters import Interpreter, NoInterpreter
 
 MINOR = 99  # no machine has it
@@ -45,7 +46,7 @@ def test_one_that_can_make_no_venv_is_none(pyenv, tmp_path):
 
 
 def test_what_the_machine_lacks_is_debians(root, tmp_path, monkeypatch):
-    cache, minor = root / ".cache" / "matrix", max(interpreters.SUITES)
+    cache, minor = CACHE, max(interpreters.SUITES)
     debians = interpreters.in_debian(minor, cache)
     path = os.environ["PATH"]
     monkeypatch.setenv("PATH", str(tmp_path))

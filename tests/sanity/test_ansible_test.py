@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.gpuops.nim.tests import ansible_test, interpreters
-from ansible_collections.gpuops.nim.tests.conftest import LATER, ROOT, run_program
+from ansible_collections.gpuops.nim.tests.conftest import CACHE, LATER, ROOT, run_program
 
 
 def sanity() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         copy = ansible_test.stage(ROOT, Path(scratch))
-        home = ansible_test.prepare_home(ROOT / ".cache" / "ansible-test")
+        home = ansible_test.prepare_home(CACHE / "ansible-test")
         path = os.pathsep.join([f"{sys.prefix}/bin", *_interpreters(Path(scratch, "bin"))])
         env = {"HOME": str(home), "PATH": path}
         run_program(*LATER, "ansible-test", "sanity", "--color", "no", cwd=copy, env=env, timeout=3600)
