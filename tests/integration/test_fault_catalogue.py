@@ -14,7 +14,7 @@ from ansible_collections.gpuops.nim.tests.catalogue.stage import Stage
 from ansible_collections.gpuops.nim.tests.catalogue.trial import Theatre
 from rehearsal.layout import Layout
 
-pytestmark = pytest.mark.rehearsal
+pytestmark = [pytest.mark.rehearsal, pytest.mark.apart]
 
 LAYOUT = Layout.from_environment()
 WANTED, AT_ONCE = 0.95, 0.9  # of all faults: named right in the end, and before any other cause

@@ -16,7 +16,7 @@ import requests
 from rehearsal.layout import Layout, url
 from rehearsal.standins.ngc import KEYS
 
-pytestmark = pytest.mark.rehearsal
+pytestmark = [pytest.mark.rehearsal, pytest.mark.apart]
 
 LAYOUT = Layout.from_environment()
 IMAGE = "nvcr.io/nim/meta/llama3-8b-instruct:1.0.0"
