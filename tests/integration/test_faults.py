@@ -16,7 +16,7 @@ import yaml
 
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.client import PATIENCE
 from ansible_collections.gpuops.nim.tests.integration.api_proxy import RESET
-from rehearsal.layout import Layout, url
+from rehearsal.layout import NODE, Layout, url
 from rehearsal.standins.ngc import KEYS
 
 pytestmark = pytest.mark.rehearsal
@@ -441,9 +441,13 @@ def test_killed_at_every_step_it_goes_on_where_it_was(play, killed, name_namespa
     steps = ["ngc-secret", "nvidia-nim-secrets", "models", "llama-endpoint", "llama-metric-svc", "llama"]
     assert set(done) >= {broken, *steps}, done
     assert done[::2] == done[1::2]  # what was killed before it was done is done by the next run, once
-    # in mid-wait: the pod is replaced, and the run that waits for it dies
+    # in mid-wait: the pod is replaced, which takes a while, and the run that waits for it dies
+    kubectl("cordon", NODE)
     kubectl("delete", "pod", "-n", broken, "-l", "serving.kserve.io/inferenceservice=llama", "--wait=false")
-    assert killed(tasks(broken), "after", lambda method, path: "watch=true" in path and "/pods" in path)
+    try:
+        assert killed(tasks(broken), "after", lambda method, path: "watch=true" in path and "/pods" in path)
+    finally:
+        kubectl("uncordon", NODE)
     assert killed(tasks(broken), "after", lambda method, path: "/proxy/v1/chat" in path)
 
     *_, deployed, asked = play(*tasks(broken)).results
