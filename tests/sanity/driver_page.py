@@ -28,10 +28,9 @@ nothing was installed on such a system. The role says which when it runs. On a G
 The tasks for dnf run in molecule, too: with real dnf and rpm, a signed repository with module streams, version locks
 and a reboot, on a host that says it is Rocky Linux 9. It is a Debian beneath, so EL 9 stays *{drivers.RESOLVED}*.
 
-`make slow`, which is no part of the tests, has DKMS compile NVIDIA's modules: on Debian 13, from
+`make slow`, which is no part of the tests, has DKMS compile NVIDIA's modules: on Debian 13, the proprietary ones of
 Debian's own packages (`distribution`), for two kernels of Debian's. Also a kernel without headers, a build that fails
-and is repaired, and the removal. The modules are not loaded: the kernel that runs there is the machine's own. It has
-not been run to its end yet; seen was the role's answer to a build that fails, that of Debian 13's open modules.
+and is repaired, and the removal. The modules are not loaded: the kernel that runs there is the machine's own.
 
 """
 _FLAVOURS = f"""
