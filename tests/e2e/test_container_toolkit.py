@@ -1,12 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The container toolkit never disturbs a GPU pod unasked: a real API server, and a host whose node has such a pod.
-
-The node is an object without a kubelet, so that the cluster's own node, which other tests use, stays in service.
-"""
+"""The container toolkit never disturbs a GPU pod unasked: a real API server, and a host whose node has such a pod."""
 
 from __future__ import annotations
 
-import json
 import sys
 
 import pytest
@@ -14,12 +10,12 @@ import yaml
 
 from rehearsal import packages
 from rehearsal.layout import Layout
+from tests.integration import played_node
 
 pytestmark = [pytest.mark.rehearsal, pytest.mark.usefixtures("hosts_are_free")]
 
 LAYOUT = Layout.from_environment()
 NODE = HOST = "toolkit-guard"
-TAINT = {"key": "gpuops.nim/test", "value": NODE, "effect": "NoSchedule"}
 
 
 @pytest.fixture(scope="module")
@@ -32,52 +28,10 @@ def host(run):
     run(sys.executable, "-m", "rehearsal", "packages", "down")
 
 
-@pytest.fixture(scope="module")
-def node(kubectl, apply):
-    """The host's node. Only pods that tolerate it come here."""
-    apply(
-        {
-            "apiVersion": "v1",
-            "kind": "Node",
-            "metadata": {"name": NODE, "labels": {"kubernetes.io/hostname": NODE}},
-            "spec": {"taints": [TAINT]},
-        }
-    )
-    capacity = {"cpu": "4", "memory": "8Gi", "pods": "10", "nvidia.com/gpu": "1"}
-    patch = {"status": {"capacity": capacity, "allocatable": capacity}}
-    kubectl("patch", "node", NODE, "--subresource=status", "-p", json.dumps(patch))
-    yield lambda: json.loads(kubectl("get", "node", NODE, "-o", "json"))["spec"].get("unschedulable", False)
-    kubectl("delete", "node", NODE)
-
-
 @pytest.fixture
-def pod(node, new_namespace, apply, until, objects):
-    """NAMESPACE/NAME of a pod of a Deployment that has the node's GPU."""
-    namespace = new_namespace("toolkit")
-    tolerations = [{"operator": "Exists", "key": key} for key in (TAINT["key"], "node.kubernetes.io/not-ready")]
-    tolerations.append({"operator": "Exists", "key": "node.kubernetes.io/unreachable"})
-    template = {
-        "metadata": {"labels": {"app": "model"}},
-        "spec": {
-            "nodeSelector": {"kubernetes.io/hostname": NODE},
-            "tolerations": tolerations,
-            "terminationGracePeriodSeconds": 0,
-            "containers": [{"name": "model", "image": "none", "resources": {"limits": {"nvidia.com/gpu": 1}}}],
-        },
-    }
-    apply(
-        {
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": {"name": "model", "namespace": namespace},
-            "spec": {"selector": {"matchLabels": {"app": "model"}}, "template": template},
-        }
-    )
-
-    def bound():
-        return [name for name, pod in objects("pods", namespace).items() if pod["spec"].get("nodeName") == NODE]
-
-    return f"{namespace}/{until(bound, 'the pod on the node')[0]}"
+def node(kubectl):
+    with played_node.playing(NODE, kubectl) as node:
+        yield node
 
 
 @pytest.fixture
@@ -109,20 +63,22 @@ def role(run, host, tmp_path):
     return role
 
 
-def test_a_gpu_pod_is_disturbed_only_when_asked(role, host, node, pod, objects):
+def test_a_gpu_pod_is_disturbed_only_when_asked(role, host, node, new_namespace, apply, until):
     installed = ("dpkg-query --show 'nvidia-container-toolkit*' 2>/dev/null || true",)
-    namespace, name = pod.split("/")
+    namespace = new_namespace("toolkit")
+    apply(node.deployment(namespace))
+    (pod,) = until(lambda: node.pods(namespace), "the pod on the node")
 
     refused = role(rc=2)
-    assert pod in refused
+    assert f"{namespace}/{pod}" in refused
     assert host(*installed) == ""
-    assert name in objects("pods", namespace)
-    assert not node()
+    assert node.pods(namespace) == [pod]
+    assert node.cordon() == (False, False)
 
     role(container_toolkit_drain=True)
-    assert name not in objects("pods", namespace)
+    assert pod not in node.pods(namespace)
     assert "nvidia-container-toolkit\t1.20.1-1" in host(*installed)
-    assert not node(), "the node was not given back"
+    assert node.cordon() == (False, False), "the node was not given back"
 
     # the Deployment's next pod is there; a run that has nothing to change leaves it alone
     assert "changed=0" in role(container_toolkit_drain=True)

@@ -1,26 +1,24 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """nvidia_driver on a node of a real API server: drained before a change, given back when its GPUs are back.
 
-Host and packages are those of molecule's scenario. The node is an object whose kubelet is played by the test.
+Host and packages are those of molecule's scenario.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 
 import pytest
 import yaml
 
 from rehearsal.layout import Layout
+from tests.integration import played_node
 
 pytestmark = [pytest.mark.rehearsal, pytest.mark.usefixtures("hosts_are_free")]
 
 LAYOUT = Layout.from_environment()
 NODE = HOST = "driver-node"
 PORT = 25463
-MARK = "gpuops.nim/cordoned"
-TAINT = {"key": "gpuops.nim/test", "value": NODE, "effect": "NoSchedule"}
 
 
 @pytest.fixture(scope="module")
@@ -60,48 +58,37 @@ def host(run, root, tmp_path_factory):
 
 
 @pytest.fixture
-def report(host, kubectl, apply):
-    """What the node's kubelet says, of the boot that the host is in now."""
-    labels = {"kubernetes.io/hostname": NODE}
-    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE, "labels": labels}}
-    apply({**node, "spec": {"taints": [TAINT]}})
-
-    def report(gpus=1):
-        resources = {"cpu": "4", "memory": "8Gi", "pods": "10", "nvidia.com/gpu": str(gpus)}
-        status = {"capacity": resources, "allocatable": resources, "conditions": [{"type": "Ready", "status": "True"}]}
-        status["nodeInfo"] = {"bootID": host("cat", "/proc/sys/kernel/random/boot_id")}
-        kubectl("patch", "node", NODE, "--subresource=status", "-p", json.dumps({"status": status}))
-
-    report()
-    yield report
-    kubectl("delete", "node", NODE)
+def boot(host):
+    """The identifier of the boot that the host is in now."""
+    return lambda: host("cat", "/proc/sys/kernel/random/boot_id")
 
 
-def test_a_node_takes_no_pods_until_its_gpus_are_back(host, report, kubectl, new_namespace, apply, objects):
+@pytest.fixture
+def node(boot, kubectl):
+    with played_node.playing(NODE, kubectl) as node:
+        node.report(boot=boot())
+        yield node
+
+
+def test_a_node_takes_no_pods_until_its_gpus_are_back(host, boot, node, new_namespace, apply, until):
     namespace = new_namespace("driver")
-    tolerations = [{"operator": "Exists"}]
-    container = {"name": "model", "image": "none", "resources": {"limits": {"nvidia.com/gpu": 1}}}
-    spec = {"nodeName": NODE, "tolerations": tolerations, "containers": [container], "terminationGracePeriodSeconds": 0}
-    apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "model", "namespace": namespace}, "spec": spec})
-
-    def cordoned():
-        found = json.loads(kubectl("get", "node", NODE, "-o", "json"))
-        return found["spec"].get("unschedulable", False) and MARK in found["metadata"]["annotations"]
+    metadata = {"name": "model", "namespace": namespace}
+    apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": node.pod})
+    until(lambda: node.pods(namespace), "the pod on the node")
 
     refused = host.role(rc=2, nvidia_driver_drain=False)
     assert f"{namespace}/model" in " ".join(refused.split())
-    assert not cordoned()
-    assert "model" in objects("pods", namespace)
+    assert node.cordon() == (False, False)
+    assert node.pods(namespace) == ["model"]
 
-    report()
-    booted = host("cat", "/proc/sys/kernel/random/boot_id")
+    booted = boot()
     late = " ".join(host.role(rc=2, nvidia_driver_reboot="always", nvidia_driver_restore_timeout=1).split())
     assert "has not reported since the host was booted" in late
-    assert host("cat", "/proc/sys/kernel/random/boot_id") != booted
+    assert boot() != booted
     assert "580.178.04" in host("cat", "/sys/module/nvidia/version")
-    assert "model" not in objects("pods", namespace)
-    assert cordoned()
+    assert not node.pods(namespace)
+    assert node.cordon() == (True, True)
 
-    report()
+    node.report(boot=boot())
     assert "changed=1 " in host.role(nvidia_driver_reboot="always")
-    assert not cordoned()
+    assert node.cordon() == (False, False)
