@@ -23,12 +23,13 @@ for device in /sys/bus/pci/devices/*; do
     case $(cat $device/class) in 0x0302*) echo "GPU-$(basename $device)" ;; esac
 done
 """
-# what DKMS leaves behind when it has built, when there are no headers, and when the build fails
+# what DKMS leaves behind when it has built, when there are no headers, and when the build fails or takes long
 BUILD = """\
 #!/bin/sh
 [ "$1" = configure ] || exit 0
 kernel=$(uname -r) tree=/var/lib/dkms/nvidia
 mkdir -p $tree/VERSION/build $tree/VERSION/source
+while [ -e /root/dkms-hangs ]; do sleep 1; done
 if [ -e /root/dkms-fails ]; then
     echo "error: implicit declaration of function 'pte_offset_map'" > $tree/VERSION/build/make.log
     echo "Error! Bad return status for module build on kernel: $kernel" >&2

@@ -7,6 +7,7 @@ Host and packages are those of molecule's scenario.
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
@@ -92,3 +93,26 @@ def test_a_node_takes_no_pods_until_its_gpus_are_back(host, boot, node, new_name
     node.report(boot=boot())
     assert "changed=1 " in host.role(nvidia_driver_reboot="always")
     assert node.cordon() == (False, False)
+
+
+def test_a_host_that_is_lost_in_mid_installation_takes_no_pods_until_a_later_run_ends(host, boot, node, run, until):
+    host("touch", "/root/dkms-hangs")
+    with ThreadPoolExecutor(1) as pool:
+        played = pool.submit(host.role, rc=4, nvidia_driver_branch="595")
+        until(lambda: host("pgrep", "-f", "'[d]kms.postinst'", "||", "true"), "the packages to be configured")
+        run(sys.executable, "-m", "rehearsal", "host", "stop", HOST)
+    assert "unreachable=1" in played.result()
+    assert node.cordon() == (True, True)
+
+    run(sys.executable, "-m", "rehearsal", "host", "up", HOST, "--release", "bookworm")
+    host("rm", "/root/dkms-hangs")
+    node.report(boot=boot())
+    refused = " ".join(host.role(rc=2, nvidia_driver_branch="595").split())
+    assert f"Run `dpkg --configure -a` on {HOST}" in refused
+    assert node.cordon() == (True, True), "its driver is only half there"
+
+    host("dpkg", "--configure", "-a")
+    host.role(nvidia_driver_branch="595")
+    assert "595.91.07" in host("cat", "/sys/module/nvidia/version")
+    assert node.cordon() == (False, False)
+    assert "changed=0 " in host.role(nvidia_driver_branch="595")
