@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: ngc_key_info
-version_added: 0.2.0
+version_added: 0.1.0
 short_description: Whether a key of NVIDIA NGC will do for images
 description:
   - Gives a verdict about one key and any number of images, without pulling one. All images are asked about at the same

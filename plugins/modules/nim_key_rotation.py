@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: nim_key_rotation
-version_added: 0.2.0
+version_added: 0.1.0
 short_description: Another NGC key for all NIM services that use one
 description:
   - Finds all that uses the NGC key, verifies the new key for every image in use, writes it into both Secrets of every

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: nim_preflight
-version_added: 0.2.0
+version_added: 0.1.0
 short_description: Everything that can be known before NIM services are deployed
 description:
   - Takes the services as M(gpuops.nim.nim_kserve) takes them, and says what would keep them from coming up. The key for

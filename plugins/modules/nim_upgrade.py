@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: nim_upgrade
-version_added: 0.2.0
+version_added: 0.1.0
 short_description: Bring NIM services to another image or model profile, and back when that does not work
 description:
   - Brings services that run to another image, tag or model profile. Nothing is upgraded by itself, each time says to
