@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.rehearsal, pytest.mark.usefixtures("hosts_are_free")]
 
 LAYOUT = Layout.from_environment()
 NODE = HOST = "toolkit-guard"
+INSTALLED = ("dpkg-query --show 'nvidia-container-toolkit*' 2>/dev/null || true",)
 
 
 @pytest.fixture(scope="module")
@@ -63,21 +64,33 @@ def role(run, host, tmp_path):
     return role
 
 
+def test_who_has_a_gpu_is_seen_although_the_cluster_has_no_such_node(role, host):
+    unit = f"cri-containerd-{'0123456789abcdef' * 4}.scope"
+    program = "sh -c 'exec 3< /dev/nvidia0; exec sleep infinity'"
+    host("mount -t tmpfs none /sys/module; mkdir /sys/module/nvidia; echo 580.95.05 > /sys/module/nvidia/version")
+    host(f"touch /dev/nvidia0; nohup systemd-run --scope --unit={unit} {program} > /dev/null 2>&1 < /dev/null &")
+
+    refused = " ".join(role(rc=2, container_toolkit_node="nobody").split())
+    assert "a container outside of pods" in refused
+    assert "The cluster has no node nobody" in refused
+    assert host(*INSTALLED) == ""
+    host(f"systemctl stop {unit}; umount /sys/module")
+
+
 def test_a_gpu_pod_is_disturbed_only_when_asked(role, host, node, new_namespace, apply, until):
-    installed = ("dpkg-query --show 'nvidia-container-toolkit*' 2>/dev/null || true",)
     namespace = new_namespace("toolkit")
     apply(node.deployment(namespace))
     (pod,) = until(lambda: node.pods(namespace), "the pod on the node")
 
     refused = role(rc=2)
     assert f"{namespace}/{pod}" in refused
-    assert host(*installed) == ""
+    assert host(*INSTALLED) == ""
     assert node.pods(namespace) == [pod]
     assert node.cordon() == (False, False)
 
     role(container_toolkit_drain=True)
     assert pod not in node.pods(namespace)
-    assert "nvidia-container-toolkit\t1.20.1-1" in host(*installed)
+    assert "nvidia-container-toolkit\t1.20.1-1" in host(*INSTALLED)
     assert node.cordon() == (False, False), "the node was not given back"
 
     # the Deployment's next pod is there; a run that has nothing to change leaves it alone
