@@ -67,7 +67,10 @@ def driver(folder: Path, version: str) -> None:
     modules = f"nvidia-kernel-open-dkms (= {version}) | nvidia-kernel-dkms (= {version})"
     library = "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.VERSION"
     files = {"/usr/bin/nvidia-smi": NVIDIA_SMI, library.replace("VERSION", version.partition("-")[0]): ""}
-    pack(folder, "nvidia-driver-cuda", version, files, {}, Depends=modules)
+    # a library that nobody names: only the pin keeps it to the branch
+    source = {"Source": "nvidia-graphics-drivers"}
+    pack(folder, "libcuda1", version, {}, {}, **source)
+    pack(folder, "nvidia-driver-cuda", version, files, {}, Depends=f"libcuda1 (= {version}), {modules}", **source)
     for name, other in (
         ("nvidia-kernel-open-dkms", "nvidia-kernel-dkms"),
         ("nvidia-kernel-dkms", "nvidia-kernel-open-dkms"),
@@ -83,7 +86,8 @@ def driver(folder: Path, version: str) -> None:
 
 
 def pinning(folder: Path, wanted: str, version: str) -> None:
-    pin = f"Package: *nvidia*\nPin: version {wanted}.*\nPin-Priority: 1000\n"
+    versions = f"{wanted}-*" if "." in wanted else f"{wanted}.*"
+    pin = f"Package: src:*nvidia*:any\nPin: version {versions}\nPin-Priority: 1000\n"
     both = "nvidia-driver-pinning"
     fields = {"Provides": both, "Conflicts": both, "Replaces": both}
     pack(folder, f"{both}-{wanted}", version, {"/etc/apt/preferences.d/nvidia-driver-pinning": pin}, {}, **fields)

@@ -96,6 +96,9 @@ def test_a_node_takes_no_pods_until_its_gpus_are_back(host, boot, node, new_name
 
 
 def test_a_host_that_is_lost_in_mid_installation_takes_no_pods_until_a_later_run_ends(host, boot, node, run, until):
+    host.role(nvidia_driver_version="580.95.05", nvidia_driver_reboot="never")
+    assert node.cordon() == (True, True), "another version is loaded than the libraries have"
+
     host("touch", "/root/dkms-hangs")
     with ThreadPoolExecutor(1) as pool:
         played = pool.submit(host.role, rc=4, nvidia_driver_branch="595")

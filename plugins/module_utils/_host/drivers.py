@@ -58,7 +58,7 @@ class System:
     kernel: str = ""  # the series that it was released with; others are hardware-enablement kernels
     streams: bool = False  # branches are streams of a dnf module
     before: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by ID
-    extra_repository: str = ""  # of its own, switched off by default, that EPEL needs
+    extra_repository: Mapping[str, str] = field(default_factory=dict)  # switched off by default, that EPEL needs, by ID
     notes: str = ""
 
 
@@ -171,7 +171,11 @@ SYSTEMS = (
         {CUDA_REPO: _CUDA_BRANCHES},
         packages="dnf",
         before=_epel(10),
-        extra_repository="crb",
+        extra_repository={
+            "rhel": "codeready-builder-for-rhel-10-{arch}-rpms",
+            "ol": "ol10_codeready_builder",
+            **dict.fromkeys(("rocky", "almalinux", "centos"), "crb"),
+        },
         notes="The fingerprint of NVIDIA's key has to be given, as nvidia_driver_key_fingerprint.",
     ),
     System(

@@ -308,7 +308,9 @@ def _details(made: _Plan, system: System, branch: Branch) -> Json:
         "version": wanted.version,
         "package_manager": system.packages,
         "prerequisites": list(system.before.get(made.host["os"]["id"], ())) if made.source == CUDA_REPO else [],
-        "enable_repository": system.extra_repository,
+        "enable_repository": system.extra_repository.get(made.host["os"]["id"], "").format(
+            arch=made.host["os"]["arch"]
+        ),
         "repositories": list(_repositories(made, system)),
         "key": _key(made, system) if made.source == CUDA_REPO else None,
         "module_stream": _stream(number, made.flavour) if system.streams else "",

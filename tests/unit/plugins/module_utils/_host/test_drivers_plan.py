@@ -291,6 +291,16 @@ def test_debians_own_packages() -> None:
     assert "B200 (Blackwell)" in refused(host(DEBIAN_13, B200), **old)
 
 
+@pytest.mark.parametrize(
+    ("system", "repository"),
+    [("rhel", "codeready-builder-for-rhel-10-x86_64-rpms"), ("ol", "ol10_codeready_builder"), ("almalinux", "crb")],
+)
+def test_what_epel_10_needs_is_called_otherwise_by_each(system: str, repository: str) -> None:
+    on = host((system, "10.1", ALMA_10[2]))
+    assert made(on, key_fingerprint="0" * 40)["enable_repository"] == repository
+    assert made(host(ROCKY_9))["enable_repository"] == ""
+
+
 def test_ubuntus_signed_modules() -> None:
     result = made(host(UBUNTU_24), source="precompiled")
     assert result["packages"] == [
