@@ -331,8 +331,9 @@ options:
       - V(in_place) ends an old pod first, so that the new one gets its GPU, with a gap while the model loads.
         V(surge) starts the new one first, without a gap, and needs a free GPU for it.
       - V(auto) takes V(surge) if a node has room for a second pod at the moment of the change, with selectors, taints
-        and the access mode of the claims applied, and else V(in_place). It needs the right to list nodes and pods of
-        the cluster, without it the answer is V(in_place). An unchanged service keeps its strategy.
+        and the access mode of the claims applied, and the quotas of its namespace have room for it, too; else
+        V(in_place). It needs the right to list nodes and pods of the cluster, without it the answer is V(in_place).
+        Quotas that may not be listed are passed over. An unchanged service keeps its strategy.
     type: str
     choices: [auto, in_place, surge]
     default: auto

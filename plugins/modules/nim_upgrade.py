@@ -56,7 +56,8 @@ options:
     description:
       - V(surge) starts the new pod beside the old one, which serves until the new one is ready. V(in_place) ends the
         old one first.
-      - V(auto) is V(surge) where a node has room for a second pod at this moment, else V(in_place).
+      - V(auto) is V(surge) where a node has room for a second pod at this moment, and the quotas of the namespace have,
+        else V(in_place).
     type: str
     choices: [auto, in_place, surge]
     default: auto

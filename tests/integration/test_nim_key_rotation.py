@@ -194,15 +194,25 @@ def test_two_replicas_take_turns_without_a_spare_gpu(play, new_namespace, gpus):
 
 
 @pytest.mark.usefixtures("room")
-def test_a_quota_without_room_for_a_second_pod_is_found_out_on_the_way(play, new_namespace, kubectl):
+@pytest.mark.parametrize(
+    ("hard", "why"),
+    [("pods=1", "ResourceQuota one has no room"), ("requests.ephemeral-storage=1Gi", "found no node")],
+    ids=["seen", "on the way"],  # a request that a LimitRange makes is in no specification
+)
+def test_a_quota_without_room_for_a_second_pod(play, new_namespace, kubectl, apply, until, hard, why):
     namespace = new_namespace("rotate-quota")
+    limits = [{"type": "Container", "defaultRequest": {"ephemeral-storage": "1Gi"}}]
+    metadata = {"name": "defaults", "namespace": namespace}
+    apply({"apiVersion": "v1", "kind": "LimitRange", "metadata": metadata, "spec": {"limits": limits}})
     play(secret(namespace), kserve(namespace, name="llama"))
-    kubectl("create", "quota", "one", "--hard=pods=1", "-n", namespace)
+    kubectl("create", "quota", "one", f"--hard={hard}", "-n", namespace)
+    used = ("get", "quota", "one", "-n", namespace, "-o", "jsonpath={.status.used}")
+    until(lambda: kubectl(*used), "its use")
     with Users("llama", namespace) as users:
         result = play(rotate(namespace)).result
     (service,) = result["services"]
     assert service["how"] == "in_place"
-    assert "found no node" in service["why"]
+    assert why in service["why"]
     assert service["outage_seconds"] > 0
     assert users.failed
     assert result["done"]

@@ -53,7 +53,7 @@ CHECKS: tuple[tuple[str, Callable[[Scene], Iterable[Row]]], ...] = (
     ("namespace", references.namespaces),
     ("secrets", references.secrets),
     ("references", references.others),
-    ("quota", limits.quota),
+    ("quota", limits.quotas),
     ("limits", limits.ranges),
     ("gpus", gpus.check),
     ("model", gpus.sizes),

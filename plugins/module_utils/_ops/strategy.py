@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.client import Client
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.errors import Forbidden
-from ansible_collections.gpuops.nim.plugins.module_utils._nim import capacity, manifests, states
+from ansible_collections.gpuops.nim.plugins.module_utils._nim import capacity, manifests, quota, states
 
 Object = dict[str, Any]
 
@@ -30,12 +30,14 @@ def pod_of(isvc: Mapping[str, Any]) -> Object:
 
 
 class Chooser:
-    """Looks for room for second pods. Nodes and pods are read once, when the first service of a task changes."""
+    """Looks for room for second pods. What there is is read once, when the first service of a task changes."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self._nodes: list[Object] | None = None
         self._pods: list[Object] | None = None
+        self._quotas: dict[str, list[Object]] = {}  # by namespace
+        self._chosen: list[tuple[str, Object]] = []  # second pods that come, with their namespace
 
     def choose(self, isvc: Object, claims: Mapping[str, Object]) -> tuple[str, str]:
         """The strategy and the reason for it.
@@ -47,6 +49,7 @@ class Chooser:
             return IN_PLACE, why
         # its room is not the next service's
         (self._pods or []).append({"spec": {**pod_of(isvc), "nodeName": name}, "metadata": {}})
+        self._chosen.append((isvc["metadata"]["namespace"], pod_of(isvc)))
         return SURGE, why
 
     def place(self, isvc: Object, claims: Mapping[str, Object]) -> tuple[str, str]:
@@ -75,4 +78,18 @@ class Chooser:
         name = capacity.room(pod, nodes, pods)
         if not name:
             return "", "no node has room for a second pod now, so the old one ends first"
+        full = self._full_quota(isvc["metadata"]["namespace"], pod)
+        if full:
+            return "", f"ResourceQuota {full} has no room for a second pod now, so the old one ends first"
         return name, f"node {name} has room for a second pod, so the old one serves until the new one is ready"
+
+    def _full_quota(self, namespace: str, pod: Object) -> str:
+        """The name of a quota that would refuse a second pod; empty where none would, or none may be seen."""
+        if namespace not in self._quotas:
+            try:
+                self._quotas[namespace] = self._client.list("v1", "ResourceQuota", namespace).items
+            except Forbidden:  # a surge that is refused after all is told with its cause
+                self._quotas[namespace] = []
+        chosen = [other for where, other in self._chosen if where == namespace]
+        rules = self._quotas[namespace]
+        return next((str(rule["metadata"]["name"]) for rule in rules if quota.refuses(rule, pod, chosen)), "")

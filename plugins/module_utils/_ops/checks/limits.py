@@ -8,17 +8,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ansible_collections.gpuops.nim.plugins.module_utils._nim import capacity, manifests, quantity
+from ansible_collections.gpuops.nim.plugins.module_utils._nim import capacity, manifests, quantity, quota
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.checks.rows import Row, failure, ok
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.checks.scene import Scene, Wanted
 
 Object = dict[str, Any]
-Amounts = Counter[str]  # in thousandths, as in `capacity`
-
-_ALWAYS = ("NotBestEffort", "NotTerminating")  # scopes that every pod of ours is in
 
 
-def quota(scene: Scene) -> Iterator[Row]:
+def quotas(scene: Scene) -> Iterator[Row]:
     for namespace in scene.namespaces:
         if scene.missing(namespace):
             continue
@@ -26,16 +23,16 @@ def quota(scene: Scene) -> Iterator[Row]:
             yield _judge(each, _adds(scene, namespace, each))
 
 
-def _adds(scene: Scene, namespace: str, rule: Object) -> Amounts:
+def _adds(scene: Scene, namespace: str, rule: Object) -> quota.Amounts:
     """What the services will use beyond what they use now. A pod that is replaced gives back what it has."""
-    added: Amounts = Counter()
+    added: quota.Amounts = Counter()
     for service in scene.of(namespace):
-        if _counts(rule, service.pod):
+        if quota.counts(rule, service.pod):
             for _replica in range(service.spec.scaling.least):
-                added.update(of_pod(service.pod))
+                added.update(quota.of_pod(service.pod))
         cache = service.spec.cache
         if cache and cache.size and cache.claim not in scene.claims(namespace):
-            size = _thousandths(cache.size)
+            size = quota.thousandths(cache.size)
             added.update({"persistentvolumeclaims": 1000, "requests.storage": size})
             if cache.storage_class:
                 added[f"{cache.storage_class}.storageclass.storage.k8s.io/requests.storage"] += size
@@ -49,63 +46,18 @@ def _adds(scene: Scene, namespace: str, rule: Object) -> Amounts:
             ),
         )
         for pod in mine:
-            if pod["metadata"]["labels"][manifests.ISVC_LABEL] in names and _counts(rule, pod["spec"]):
-                added.subtract(of_pod(pod["spec"]))
+            if pod["metadata"]["labels"][manifests.ISVC_LABEL] in names and quota.counts(rule, pod["spec"]):
+                added.subtract(quota.of_pod(pod["spec"]))
     return added
 
 
-def of_pod(pod: Mapping[str, Any]) -> Amounts:
-    """What a quota counts of a pod."""
-    asked = capacity.requests(pod)
-    most = capacity.requests(_with_limits_only(pod))
-    found: Amounts = Counter({"pods": 1000, "count/pods": 1000})
-    for name, amount in asked.items():
-        if name != "pods":
-            found[f"requests.{name}"] = amount
-            if name in ("cpu", "memory", "ephemeral-storage"):
-                found[name] = amount
-    for name, amount in most.items():
-        if name != "pods":
-            found[f"limits.{name}"] = amount
-    return found
-
-
-def _with_limits_only(pod: Mapping[str, Any]) -> Object:
-    found = {
-        kind: [
-            {**container, "resources": {"limits": (container.get("resources") or {}).get("limits") or {}}}
-            for container in pod.get(kind) or ()
-        ]
-        for kind in ("initContainers", "containers")
-    }
-    return {**pod, **found}
-
-
-def _counts(rule: Object, pod: Mapping[str, Any]) -> bool:
-    """Whether the quota counts such a pod; what can't be told counts as not."""
-    spec = rule["spec"]
-    if any(scope not in _ALWAYS for scope in spec.get("scopes") or ()):
-        return False
-    for each in (spec.get("scopeSelector") or {}).get("matchExpressions") or ():
-        if each.get("scopeName") in _ALWAYS:
-            continue
-        if each.get("scopeName") != "PriorityClass":
-            return False
-        named, operator = pod.get("priorityClassName"), each.get("operator")
-        among = named in (each.get("values") or ())
-        holds = {"In": among, "NotIn": not among, "Exists": bool(named), "DoesNotExist": not named}
-        if not holds.get(str(operator), False):
-            return False
-    return True
-
-
-def _judge(rule: Object, added: Amounts) -> Row:
+def _judge(rule: Object, added: quota.Amounts) -> Row:
     title = f"ResourceQuota {rule['metadata']['namespace']}/{rule['metadata']['name']}"
     status = rule.get("status") or {}
     hard, used = status.get("hard") or rule["spec"].get("hard") or {}, status.get("used") or {}
     short = []
     for name, limit in hard.items():
-        left = _thousandths(limit) - _thousandths(used.get(name, "0"))
+        left = quota.thousandths(limit) - quota.thousandths(used.get(name, "0"))
         if added[name] > max(left, 0):
             short.append(f"{_text(name, added[name])} more {name} wanted, {_text(name, left)} of {limit} left")
     if not short:
@@ -115,10 +67,6 @@ def _judge(rule: Object, added: Amounts) -> Row:
         f"describe quota {rule['metadata']['name']}`."
     )
     return failure("quota", title, "; ".join(short), remedy)
-
-
-def _thousandths(value: Any) -> int:
-    return int(quantity.parse(value) * 1000)
 
 
 def _text(name: str, amount: int) -> str:
@@ -158,13 +106,15 @@ def outside(limits: Iterable[Mapping[str, Any]], service: Wanted) -> Iterator[st
                 yield from _outside(limit, resources.get("requests") or {}, resources.get("limits") or {})
         elif limit["type"] == "Pod":
             yield from _outside(
-                limit, _plain(capacity.requests(service.pod)), _plain(capacity.requests(_with_limits_only(service.pod)))
+                limit,
+                _plain(capacity.requests(service.pod)),
+                _plain(capacity.requests(quota.with_limits_only(service.pod))),
             )
         elif limit["type"] == "PersistentVolumeClaim" and cache and cache.size:
             yield from _outside(limit, {"storage": cache.size}, {"storage": cache.size})
 
 
-def _plain(amounts: Amounts) -> dict[str, str]:
+def _plain(amounts: quota.Amounts) -> dict[str, str]:
     """As quantities that people read."""
     return {
         name: f"{amount / 1000 / 2**20:g}Mi" if name == "memory" else f"{amount / 1000:g}"

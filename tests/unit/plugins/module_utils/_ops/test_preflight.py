@@ -10,7 +10,7 @@ import yaml
 
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.client import Client
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.errors import Forbidden, KubeError, Unreachable
-from ansible_collections.gpuops.nim.plugins.module_utils._nim import models, spec
+from ansible_collections.gpuops.nim.plugins.module_utils._nim import models, quota, spec
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.checks import (
     gpus,
     limits,
@@ -70,7 +70,7 @@ def test_is_the_gpu_large_enough(given: Object, gpu: models.Gpu, status: str, sa
 
 
 def test_what_a_quota_counts_of_a_pod() -> None:
-    counted = limits.of_pod(service(gpus=2, cpu="4", memory="8Gi").pod)
+    counted = quota.of_pod(service(gpus=2, cpu="4", memory="8Gi").pod)
     assert counted["pods"] == 1000
     assert counted["requests.nvidia.com/gpu"] == 2000
     assert counted["requests.cpu"] == counted["cpu"] == counted["limits.cpu"] == 4000
@@ -94,7 +94,7 @@ def test_what_a_quota_counts_of_a_pod() -> None:
     ],
 )  # fmt: skip
 def test_which_pods_a_quota_counts(rule: Object, given: Object, counts: bool) -> None:
-    assert limits._counts({"spec": rule}, service(**given).pod) is counts
+    assert quota.counts({"spec": rule}, service(**given).pod) is counts
 
 
 @pytest.mark.parametrize(
