@@ -321,7 +321,8 @@ class _Wait:
             self._close(item, now, "")
             return
         if item.status.state == "failed":
-            self._close(item, now, item.status.detail)
+            if target.settled or now - item.quiet >= LATE:  # else KServe may have said it of what was there before
+                self._close(item, now, item.status.detail)
             return
         if item.status.current:  # else the pods are those of another specification
             self._fetch_logs(item, seen)

@@ -200,6 +200,18 @@ def test_what_was_refused_before_gets_another_try(play, monkeypatch):
     assert play({0: refused})[0][KEY].waited == 0
 
 
+def test_what_kserve_said_of_the_specification_before_is_no_verdict_on_this_one(play):
+    invalid = scene.live_isvc(SERVICE, "False")
+    failure = {"reason": "RuntimeNotRecognized", "message": "no such runtime"}
+    invalid["status"]["modelStatus"] = {"transitionStatus": "InvalidSpec", "lastFailureInfo": failure}
+    refused = frame(isvc=invalid, deployment=None, replicasets=[], pods=[])
+    assert play({0: refused, 1: LOADING, 9: READY})[0][KEY].status.ready
+    outcome = play({0: refused})[0][KEY]
+    assert (outcome.waited, "no such runtime" in outcome.error) == (wait.LATE, True)
+    unchanged = play({0: refused}, targets=[wait.Target(*KEY, SERVICE, settled=True)])[0][KEY]
+    assert (unchanged.waited, "no such runtime" in unchanged.error) == (0, True)
+
+
 def test_grace_starts_anew_for_another_cause(play):
     taint = frame(
         pods=[scene.pending_pod(SERVICE, 1, "0/1 nodes are available: 1 node(s) had untolerated taint {a: b}.")]
