@@ -312,8 +312,7 @@ class Upgrade(Task):
 
     def _remember(self, service: Upgrading) -> None:
         """Have the way back in the cluster, with where we go, before the service is touched."""
-        newest = service.known[0] if service.known else None
-        content = revisions.content_of(service.live) if service.ready else newest.content if newest else None
+        content = self._way_back(service)
         if content is None:
             service.warnings.append(
                 f"[{service}] is not ready and has no specification that was, so there is no way back from this one"
@@ -334,6 +333,20 @@ class Upgrade(Task):
             self.client, service.live, service.known, self.params["keep"], check_mode=self.check_mode
         ):
             service.note(old)
+
+    def _way_back(self, service: Upgrading) -> Object | None:
+        """What the service is taken back to: what runs if it works, else what did so last."""
+        if service.ready or not service.known:
+            return revisions.content_of(service.live) if service.ready else None
+        newest = service.known[0]
+        # an upgrade that was not finished has left what runs now, and says so
+        if newest.upgrading or release.of(newest.content) == service.before:
+            return newest.content
+        service.warnings.append(
+            f"[{service}] is not ready, and what was recorded last is of another release "
+            f"({release.of(newest.content)}): the way back is to {service.before} as it is now"
+        )
+        return revisions.content_of(service.live)
 
     def _apply(self, service: Upgrading, *, check_mode: bool, plan: bool = False) -> None:
         """Write the service with its new release, or in ``check_mode`` see whether it could be."""
