@@ -131,6 +131,7 @@ class Batch:
         beat = begun + _HEARTBEAT
         with Mirror(self.client, sorted(queries, key=str)) as mirror:
             listed = False
+            before = set(names)  # what had been given up when we came, and may be mended
             while True:
                 listed = mirror.wait(max(0.0, min(begun + timeout, beat) - time.monotonic())) or listed
                 open_ = self._open(mirror, names) if listed else {name: ["it is looked for"] for name in names}
@@ -146,6 +147,8 @@ class Batch:
                 given_up = {
                     name for name in open_ for found in (self._find(mirror, name),) if found and rollout.hopeless(found)
                 }
+                before = before & given_up if listed else before
+                given_up = given_up - before
                 if late or given_up:
                     told = open_ if late else {name: open_[name] for name in given_up}
                     why = f"after {timeout} s (wait_timeout)" if late else "and its controller has given up"
