@@ -64,3 +64,8 @@ def test_a_tag_that_is_not_there_ends_with_2_and_has_changed_nothing(run, deploy
 def test_only_those_that_are_named(run, deployed):
     none = upgrade(run, *services("9.9.9"), "-e", '{"nim_predictor_upgrade_only": []}')
     assert "changed=0" in none.stdout
+    for name in ("llama3-8b", "llama3-8b-instruct,nobody"):  # a part of a name is none
+        unknown = upgrade(run, *services("9.9.9"), "-e", f"nim_predictor_upgrade_only={name}", rc=2)
+        assert "There are: llama3-8b-instruct." in unknown.stdout
+    one = upgrade(run, *services("9.9.9"), "-e", "nim_predictor_upgrade_only=llama3-8b-instruct", rc=2)
+    assert "the service was not touched" in one.stdout + one.stderr
