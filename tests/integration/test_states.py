@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from rehearsal.standins.ngc import KEYS
@@ -82,6 +84,52 @@ def test_what_is_not_there_or_not_ours_is_not_stopped(play, space, apply, object
     assert "no such service to stop" in message
     assert "exists and isn't ours" in message
     assert "serving.kserve.io/stop" not in objects("inferenceservice", space)["foreign"]["metadata"]["annotations"]
+
+
+# -- policies
+
+
+@pytest.fixture
+def policy(apply, kubectl, new_namespace):
+    """A namespace in which Deployments get a variable, as company policies do it."""
+    name, namespace = "states.gpuops.test", new_namespace("states-policy")
+    expression = """Object{spec: Object.spec{template: Object.spec.template{spec: Object.spec.template.spec{
+        containers: object.spec.template.spec.containers.map(c, Object.spec.template.spec.containers{name: c.name,
+            env: [Object.spec.template.spec.containers.env{name: "TEAM", value: "a"}]})}}}}"""
+    rule = {
+        "apiGroups": ["apps"],
+        "apiVersions": ["v1"],
+        "resources": ["deployments"],
+        "operations": ["CREATE", "UPDATE"],
+    }
+    spec = {
+        "matchConstraints": {"resourceRules": [rule]},
+        "failurePolicy": "Fail",
+        "reinvocationPolicy": "Never",
+        "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": expression}}],
+    }
+    match = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}
+    head = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": name}}
+    apply({**head, "kind": "MutatingAdmissionPolicy", "spec": spec})
+    apply({**head, "kind": "MutatingAdmissionPolicyBinding", "spec": {"policyName": name, "matchResources": match}})
+    time.sleep(2)  # the API server has to hear of it
+    yield namespace
+    kubectl("delete", "mutatingadmissionpolicybinding,mutatingadmissionpolicy", name)
+
+
+def test_a_policy_that_changes_deployments_is_no_reason_to_wait_for_ever(play, policy, objects):
+    def service(tag):
+        return kserve(policy, name="llama", image=f"{IMAGE}:{tag}", update_strategy="in_place")
+
+    play({"gpuops.nim.nim_secret": {"namespace": policy, "ngc_api_key": KEYS["valid"]}})
+    made, again = play(service("1.0.0"), service("1.0.0")).results
+    assert "TEAM" in str(objects("deployment", policy)["llama-predictor"]["spec"]["template"])
+    assert (one(made)["state"], one(again)["state"], again["changed"]) == ("ready", "ready", False)
+    upgrade = {"name": "llama", "namespace": policy, "tag": "1.0.3", "chat": {"api": "none"}, "wait_timeout": 120}
+    assert one(play({"gpuops.nim.nim_upgrade": upgrade}).result)["action"] == "upgraded"
+    # a release that can't be had is as little ready as without a policy
+    broken = play(service("9.9.9"), fails=True).result
+    assert one(broken)["state"] == "failed"
 
 
 # -- update_strategy: auto

@@ -81,11 +81,15 @@ class Status:
     revision: str = ""
 
 
-def status_of(wanted: Object | None, seen: Observed, ignored: frozenset[str] = frozenset()) -> Status:
+def status_of(
+    wanted: Object | None, seen: Observed, ignored: frozenset[str] = frozenset(), *, settled: bool = False
+) -> Status:
     """Judge one service.
 
     :param wanted: the InferenceService as it should be, best as the server answered it; ``None`` takes the live one.
     :param ignored: keys of labels and annotations that KServe is told not to copy into pods.
+    :param settled: nothing has moved for a while. What differs in a Deployment that was written since the specification
+        was is then a policy's doing (Kyverno's and others' change Deployments, too), not what KServe has yet to do.
     """
     isvc = seen.isvc
     if isvc is None:
@@ -109,7 +113,7 @@ def status_of(wanted: Object | None, seen: Observed, ignored: frozenset[str] = f
         )
         return Status("scheduling", f"KServe has not made the Deployment yet{why}")
     behind = differences(wanted or isvc, deployment, ignored)
-    if behind:
+    if behind and not (settled and _taken_over(wanted or isvc, isvc, deployment)):
         return Status(
             "scheduling",
             (
@@ -147,7 +151,39 @@ def status_of(wanted: Object | None, seen: Observed, ignored: frozenset[str] = f
     missing = _unfinished(isvc, status, replicas, [pod for pod in seen.pods if pod not in new])
     if missing:
         return judged("loading", f"the new pods are ready; {missing}")
-    return judged("ready", f"{replicas} of {replicas} pods are ready")
+    policy = f"; what differs in the Deployment is a policy's: {', '.join(behind)}" if behind else ""
+    return judged("ready", f"{replicas} of {replicas} pods are ready{policy}")
+
+
+def written(obj: Object) -> datetime | None:
+    """When what is wanted of an object was last written; entries of a subresource are its status, or a scaler's."""
+    entries = obj["metadata"].get("managedFields") or ()
+    stamps = [obj["metadata"].get("creationTimestamp")]
+    stamps += [entry.get("time") for entry in entries if not entry.get("subresource")]
+    return max((at for at in map(moment, stamps) if at), default=None)
+
+
+def _taken_over(wanted: Object, isvc: Object, deployment: Object) -> bool:
+    """Whether the Deployment was written for this very specification, whatever a policy has made of it.
+
+    Times have whole seconds, so the images have to be right as well: a policy may put a mirror before them, or a digest
+    behind them.
+    """
+    asked, made = written(isvc), written(deployment)
+    if wanted["metadata"].get("generation") != isvc["metadata"].get("generation"):
+        return False  # somebody else has written it since
+    if asked is None or made is None or made < asked:
+        return False
+    live = {each.get("name"): _short(each) for each in deployment["spec"]["template"]["spec"].get("containers", ())}
+    containers = wanted["spec"]["predictor"].get("containers", ())
+    return all(
+        _short(each) in (live.get(each.get("name")), live.get(each.get("name"), "").partition("@")[0])
+        for each in containers
+    )
+
+
+def _short(container: Object) -> str:
+    return str(container.get("image") or "").rpartition("/")[2]
 
 
 def newest(seen: Observed) -> tuple[str, list[Object]]:

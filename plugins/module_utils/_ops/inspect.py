@@ -358,7 +358,7 @@ class _Inspection:
             return _Found(service, states.Observed(seen.isvc), _kserves_word(seen.isvc or {}, hidden))
         status = states.status_of(None, seen)
         if seen.deployment is not None and not status.current and status.state == "scheduling":
-            status = states.status_of(None, seen, self._not_propagated())
+            status = states.status_of(None, seen, self._not_propagated(), settled=True)
         return _Found(service, seen, status)
 
     def _of_operator(self, service: Object) -> states.Observed:

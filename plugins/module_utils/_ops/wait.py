@@ -91,7 +91,8 @@ def look(
     outcomes = {}
     for target in targets:
         seen = scene.of(target)
-        status = states.status_of(target.wanted, seen, ignored)
+        settled = target.settled or target.wanted is None
+        status = states.status_of(target.wanted, seen, ignored, settled=settled)
         causes = () if status.ready or not status.current else tuple(findings.find(seen, neighbours=scene.pods(target)))
         outcomes[target.key] = Outcome(status, causes)
     return outcomes
@@ -254,6 +255,7 @@ class _Open:
     restarted: tuple[str, ...] = ()
     nudged: float | None = None  # when controllers that had given up for a while were made to try again
     quiet: float = 0.0  # since when nothing has changed
+    settled: bool = False  # once nothing has changed for LATE seconds
     looked: float = float("-inf")  # when it was last looked at more closely
     around: findings.Around | None = None  # what was seen then
 
@@ -313,7 +315,8 @@ class _Wait:
                 item.nudged = now
         leaving = target.leaving.union(item.restarted)
         seen = replace(seen, pods=[pod for pod in seen.pods if pod["metadata"]["name"] not in leaving])
-        before, item.status = item.status, states.status_of(target.wanted, seen, self.ignored)
+        item.settled = item.settled or now - item.quiet >= LATE
+        before, item.status = item.status, states.status_of(target.wanted, seen, self.ignored, settled=item.settled)
         item.causes = []
         if (before.state, before.detail) != (item.status.state, item.status.detail):
             item.quiet, item.around = now, None

@@ -7,10 +7,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import datetime
 from difflib import get_close_matches
 
-from ..states import Object, condition, main_container, moment, newest_set, pod_events
+from ..states import Object, condition, main_container, moment, newest_set, pod_events, written
 from . import quote
 from .model import Case, Context, Finding, Rule, container_of, failed_probes
 from .schedule import of_claims, provisioning
@@ -112,18 +111,10 @@ def not_acted_on(context: Context, current: bool) -> Iterator[Finding]:
 
 def _works_for_others(context: Context, isvc: Object) -> bool:
     """Whether KServe has more to do and will come to this one: others' pods are younger than what is wanted here."""
-    written = _written(isvc)
+    wrote = written(isvc)
     made = (moment(pod["metadata"].get("creationTimestamp")) for pod in context.neighbours)
-    young = context.young(written.isoformat(), SILENT.case("kserve")) if written else False
-    return young or (written is not None and any(at > written for at in made if at))
-
-
-def _written(obj: Object) -> datetime | None:
-    """When what is wanted of an object was last written; KServe's own entries are those of a subresource."""
-    entries = obj["metadata"].get("managedFields") or ()
-    stamps = [obj["metadata"].get("creationTimestamp")]
-    stamps += [entry.get("time") for entry in entries if not entry.get("subresource")]
-    return max((at for at in map(moment, stamps) if at), default=None)
+    young = context.young(wrote.isoformat(), SILENT.case("kserve")) if wrote else False
+    return young or (wrote is not None and any(at > wrote for at in made if at))
 
 
 ABSENT = Rule(
@@ -188,6 +179,10 @@ ROLLOUT = Rule(
             "a pod of the old revision is ready, and none of the new one",
             heals=True,
             severity="warning",
+        ),
+            "a pod has the annotation gpuops.nim/set-aside, and all new ones are ready",
+            lasting=True,
+            confidence="likely",
         ),
     ),
 )

@@ -74,6 +74,15 @@ def deployment(isvc: Object, revision: int = 1, generation: int = 1, **status: A
     }
 
 
+def written(obj: Object, at: str) -> Object:
+    """The object as the server notes it: when it, and with that what is wanted of it, was last written."""
+    entries = [
+        {"manager": "manager", "time": at},
+        {"manager": "x", "subresource": "scale", "time": "2026-11-30T00:00:00Z"},
+    ]
+    return {**obj, "metadata": {**obj["metadata"], "managedFields": entries}}
+
+
 def replicaset(revision: int = 1) -> Object:
     return {
         "metadata": {

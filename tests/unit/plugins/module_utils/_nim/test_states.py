@@ -105,6 +105,40 @@ def test_findings_wait_until_the_deployment_holds_the_specification():
     assert status_of(OLD, scene.observed(OLD)).current
 
 
+BEFORE, AFTER = "2026-11-22T16:59:59Z", "2026-11-22T17:00:00Z"
+POLICIES = {  # what they make of a pod's template, and whether the Deployment is still the specification's
+    "an own pull secret": (lambda pod: pod.update(imagePullSecrets=[{"name": "company"}]), True),
+    "a toleration": (lambda pod: pod.update(tolerations=[{"operator": "Exists"}]), True),
+    "a proxy": (lambda pod: pod["containers"][0]["env"].append({"name": "HTTPS_PROXY", "value": "http://p:1"}), True),
+    "a mirror": (lambda pod: pod["containers"][0].update(image="mirror/nim/llama3-8b-instruct:1.0.0"), True),
+    "a digest": (lambda pod: pod["containers"][0].update(image=f"{scene.IMAGE}@sha256:{'a' * 64}"), True),
+    "another tag": (lambda pod: pod["containers"][0].update(image=f"{scene.IMAGE}1"), False),
+}
+
+
+@pytest.mark.parametrize("case", POLICIES)
+def test_what_a_policy_has_made_of_the_deployment_is_not_waited_for_for_ever(case):
+    change, ours = POLICIES[case]
+    deployment = scene.deployment(OLD)
+    change(deployment["spec"]["template"]["spec"])
+    wanted = scene.written(scene.live_isvc(OLD), AFTER)
+    seen = scene.observed(OLD, isvc=wanted, deployment=scene.written(deployment, AFTER))
+    assert not status_of(OLD, seen).ready  # KServe may still be about to write it
+    status = status_of(OLD, seen, settled=True)
+    assert (status.ready, status.current) == (ours, ours)
+    assert not ours or "is a policy's" in status.detail
+    old = scene.observed(OLD, isvc=wanted, deployment=scene.written(deployment, BEFORE))
+    assert not status_of(OLD, old, settled=True).ready
+
+
+def test_what_somebody_else_has_made_of_the_service_is_no_policy():
+    deployment = scene.written(scene.deployment(scene.wanted(cpu="3")), AFTER)
+    isvc = scene.written(scene.live_isvc(scene.wanted(cpu="3")), AFTER)
+    isvc["metadata"]["generation"] = 3
+    wanted = {**OLD, "metadata": {**OLD["metadata"], "generation": 2}}
+    assert not status_of(wanted, scene.observed(OLD, isvc=isvc, deployment=deployment), settled=True).ready
+
+
 POD_STATES = {
     "scheduling": scene.pending_pod(OLD, 1, "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."),
     "pulling": scene.pod(OLD, state=scene.waiting("ContainerCreating")),

@@ -212,6 +212,16 @@ def test_what_kserve_said_of_the_specification_before_is_no_verdict_on_this_one(
     assert (unchanged.waited, "no such runtime" in unchanged.error) == (0, True)
 
 
+def test_a_policy_that_changes_deployments_costs_some_seconds(play):
+    at, deployment = "2026-11-22T17:00:00Z", scene.deployment(SERVICE)
+    deployment["spec"]["template"]["spec"]["tolerations"] = [{"operator": "Exists"}]
+    changed = {"isvc": scene.written(scene.live_isvc(SERVICE), at), "deployment": scene.written(deployment, at)}
+    loading = frame(pods=[scene.pod(SERVICE, state=scene.RUNNING)], **changed)
+    outcome = play({0: loading, 90: frame(**changed)})[0][KEY]
+    assert (outcome.status.ready, outcome.waited) == (True, 90.0)
+    assert play({0: frame(**changed)})[0][KEY].waited == wait.LATE
+
+
 def test_grace_starts_anew_for_another_cause(play):
     taint = frame(
         pods=[scene.pending_pod(SERVICE, 1, "0/1 nodes are available: 1 node(s) had untolerated taint {a: b}.")]
