@@ -484,7 +484,7 @@ def test_killed_at_every_step_the_next_run_goes_on(play, killed, new_namespace, 
 
 
 @pytest.mark.usefixtures("room")
-def test_a_pod_that_was_set_aside_goes_with_its_service(play, killed, new_namespace, objects, until):
+def test_a_pod_that_was_set_aside_is_named_and_goes_with_its_service(play, killed, new_namespace, objects, until):
     namespace = new_namespace("rotate-removed")
     play(secret(namespace), kserve(namespace, name="llama"))
     assert killed([rotate(namespace)], "after", lambda method, path: method == "PATCH" and "/pods/" in path)
@@ -494,6 +494,12 @@ def test_a_pod_that_was_set_aside_goes_with_its_service(play, killed, new_namesp
         return [each["status"] for pod in pods for each in pod["status"]["conditions"] if each["type"] == "Ready"]
 
     until(lambda: ready() == ["True", "True"], "both pods are ready")
+    upgrade = {"name": "llama", "namespace": namespace, "tag": "1.0.3", "wait_timeout": 120}
+    refused, waited = play(
+        {"gpuops.nim.nim_upgrade": upgrade}, kserve(namespace, name="llama", unschedulable_grace=3), fails=True
+    ).results
+    assert "a key rotation has set its pod" in refused["msg"]
+    assert [each["variant"] for each in by_name(waited)["llama"]["findings"]] == ["set-aside"]
     play({"gpuops.nim.nim_kserve": {"name": "llama", "namespace": namespace, "state": "absent", "wait_timeout": 120}})
     assert not objects("pods", namespace)
 

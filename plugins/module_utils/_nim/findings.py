@@ -137,6 +137,7 @@ def _causes(context: Context, current: bool) -> Iterator[Finding]:
     found = found or list(admission.kserve_refused(context)) or list(controllers.not_acted_on(context, current))
     found = found or list(controllers.unknown(stuck, context))
     found = found or list(controllers.deadline(context, stuck))
+    found = found or list(controllers.cut_off(context, stuck))
     yield from found
 
 

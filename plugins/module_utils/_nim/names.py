@@ -13,6 +13,7 @@ TRUST_VOLUME = "nim-trust"  # the image's CAs and the private one
 TRUST_CONTAINER = "nim-trust"
 PREFIX = "gpuops.nim/"
 FILES_ANNOTATION = PREFIX + "files"
+ASIDE_ANNOTATION = PREFIX + "set-aside"  # the labels that were taken from a pod that a rotation is replacing
 
 MODE_ANNOTATION = "serving.kserve.io/deploymentMode"
 SCALER_ANNOTATION = "serving.kserve.io/autoscalerClass"

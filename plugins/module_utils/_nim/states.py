@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from . import contract, quantity
-from .names import CONTAINER, MODE_ANNOTATION, SCALER_ANNOTATION, VISIBILITY_LABEL
+from .names import ASIDE_ANNOTATION, CONTAINER, MODE_ANNOTATION, SCALER_ANNOTATION, VISIBILITY_LABEL
 
 Object = Mapping[str, Any]
 
@@ -367,6 +367,11 @@ def _unfinished(isvc: Object, status: Object, replicas: int, others: Iterable[Ob
     )
     why = " ".join(str(blocked[key]) for key in ("reason", "message") if blocked.get(key))
     return f"KServe does not say {kind} yet" + (f" ({blocked.get('type', kind)}: {why})" if why else "")
+
+
+def set_aside(pods: Iterable[Object]) -> list[Object]:
+    """The pods that a key rotation has taken from their ReplicaSet: it is under way, or was cut off."""
+    return [pod for pod in pods if ASIDE_ANNOTATION in (pod["metadata"].get("annotations") or {}) and _counts(pod)]
 
 
 # -- pods

@@ -23,7 +23,6 @@ from ansible_collections.gpuops.nim.plugins.module_utils._ops.wait import Outcom
 Object = dict[str, Any]
 
 FRESH = "fresh"  # beside surge and in_place: the pod served nobody
-ASIDE = names.PREFIX + "set-aside"  # annotation: the labels that were taken from a pod that is being replaced
 SETTLE = 3.0  # seconds; an ingress learns of a pod that came, or went, a moment after Kubernetes
 GONE = 60.0  # seconds that a pod may take to end beyond its own grace period
 
@@ -295,7 +294,7 @@ class _Renewal:
         taken = {**_taken(pod), **left}
         change = {
             "labels": dict.fromkeys(labels),
-            "annotations": {ASIDE: json.dumps(taken, sort_keys=True)},
+            "annotations": {names.ASIDE_ANNOTATION: json.dumps(taken, sort_keys=True)},
             **metadata,
         }
         return self._patch(pod, change)
@@ -304,7 +303,7 @@ class _Renewal:
         """Have a pod serve again; ``whole``: as its ReplicaSet's, which then ends the pod that is not ready."""
         taken = _taken(pod)
         if whole:
-            change: Object = {"labels": taken, "annotations": {ASIDE: None}, "ownerReferences": []}
+            change: Object = {"labels": taken, "annotations": {names.ASIDE_ANNOTATION: None}, "ownerReferences": []}
         else:
             change = {"labels": {key: text for key, text in taken.items() if key != states.TEMPLATE_HASH}}
         self._patch(pod, change)
@@ -350,7 +349,7 @@ def _name(pod: Object) -> str:
 
 
 def _taken(pod: Object) -> dict[str, str]:
-    return dict(json.loads((pod["metadata"].get("annotations") or {}).get(ASIDE, "{}")))
+    return dict(json.loads((pod["metadata"].get("annotations") or {}).get(names.ASIDE_ANNOTATION, "{}")))
 
 
 def is_ready(client: Client, service: KeyService) -> bool:

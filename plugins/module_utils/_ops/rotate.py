@@ -18,11 +18,11 @@ from ansible_collections.gpuops.nim.plugins.module_utils._kube.auth import conne
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.errors import KubeError
 from ansible_collections.gpuops.nim.plugins.module_utils._ngc.key import clean
 from ansible_collections.gpuops.nim.plugins.module_utils._ngc.verdict import GOOD, REFUSED
-from ansible_collections.gpuops.nim.plugins.module_utils._nim import states
+from ansible_collections.gpuops.nim.plugins.module_utils._nim import names, states
 from ansible_collections.gpuops.nim.plugins.module_utils._ops import key_info, key_users, secret
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.key_users import KeyService, Names, Place
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.new_key import NewKey, given_logins, is_ngc
-from ansible_collections.gpuops.nim.plugins.module_utils._ops.renew import ASIDE, Job, Renewer, is_ready
+from ansible_collections.gpuops.nim.plugins.module_utils._ops.renew import Job, Renewer, is_ready
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.result import OpsError, Progress, Result
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.secret import Report, put
 
@@ -120,7 +120,7 @@ class _Rotation:
             if service.not_handled:
                 continue
             pods = [pod for pod in service.pods if "deletionTimestamp" not in pod["metadata"]]
-            aside = [pod for pod in pods if ASIDE in (pod["metadata"].get("annotations") or {})]
+            aside = [pod for pod in pods if names.ASIDE_ANNOTATION in (pod["metadata"].get("annotations") or {})]
             stuck = [pod for pod in pods if pod not in aside and self._stuck(place, pod, changes)]
             old = [pod for pod in pods if pod not in aside + stuck and self._age(place, pod, changes) == "old"]
             job = Job(service, stuck, aside, old)

@@ -248,6 +248,19 @@ class Upgrade(Task):
                     service.before = release.of(newest.content)
             else:
                 self._apply(service, check_mode=True, plan=True)
+            if service.done != "unchanged":
+                self._refuse_rotated(service)
+
+    def _refuse_rotated(self, service: Upgrading) -> None:
+        """A pod that a rotation has set aside is no Deployment's to end: no release would ever be alone."""
+        labels = f"{ISVC_LABEL}={service.name}"
+        aside = states.set_aside(self.client.list("v1", "Pod", service.namespace, labels=labels).items)
+        if aside:
+            raise OpsError(
+                f"[{service}] a key rotation has set its pod {aside[0]['metadata']['name']} aside: it is under way, or "
+                "was cut off. Run it again first, it goes on from there: ansible-playbook gpuops.nim.rotate_key. "
+                "Nothing was changed."
+            )
 
     def _pre_pull(self, services: list[Upgrading]) -> None:
         if self.params["pre_pull"] == "never" or not services:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 
-from ..states import Object, condition, main_container, moment, newest_set, pod_events, written
+from ..states import Object, condition, main_container, moment, newest_set, pod_events, set_aside, written
 from . import quote
 from .model import Case, Context, Finding, Rule, container_of, failed_probes
 from .schedule import of_claims, provisioning
@@ -180,6 +180,14 @@ ROLLOUT = Rule(
             heals=True,
             severity="warning",
         ),
+        Case(
+            "set-aside",
+            None,
+            "the pod that a key rotation has set aside still serves: the rotation was cut off, or is under way.",
+            (
+                "run it again, it goes on from there: ansible-playbook gpuops.nim.rotate_key. Or end the pod: kubectl "
+                "-n {namespace} delete pod {name}"
+            ),
             "a pod has the annotation gpuops.nim/set-aside, and all new ones are ready",
             lasting=True,
             confidence="likely",
@@ -203,6 +211,12 @@ def deadline(context: Context, stuck: Sequence[Object]) -> Iterator[Finding]:
     older = {found["metadata"]["name"] for found in context.seen.replicasets if found is not current}
     if stuck and progress.get("reason") == _DEADLINE and not (about and about[1] in older):
         yield ROLLOUT.finding("deadline", [quote.condition("Deployment", deployment, progress)], deployment)
+
+
+def cut_off(context: Context, stuck: Sequence[Object]) -> Iterator[Finding]:
+    aside = set_aside(context.seen.pods)
+    if aside and context.pods and not stuck:  # else there is more to wait for
+        yield ROLLOUT.finding("set-aside", [f"pod {aside[0]['metadata']['name']} was set aside"], aside[0])
 
 
 # -- nodes

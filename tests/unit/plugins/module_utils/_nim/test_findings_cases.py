@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ansible_collections.gpuops.nim.plugins.module_utils._nim import findings
+from ansible_collections.gpuops.nim.plugins.module_utils._nim import findings, names, states
 from ansible_collections.gpuops.nim.plugins.module_utils._nim.findings import Around, Finding
 from ansible_collections.gpuops.nim.tests.unit.plugins.module_utils import scene
 
@@ -297,6 +297,15 @@ def old_serves() -> list[Finding]:
     return rest
 
 
+def cut_off() -> list[Finding]:
+    old, young = scene.ready_pod(SERVICE, name="old"), scene.ready_pod(SERVICE)
+    del old["metadata"]["labels"][states.TEMPLATE_HASH]
+    old["metadata"]["annotations"] = {names.ASIDE_ANNOTATION: "{}"}
+    loading = scene.observed(SERVICE, pods=[scene.pod(SERVICE, state=scene.RUNNING), old])
+    assert findings.find(loading) == []
+    return findings.find(scene.observed(SERVICE, pods=[young, old]))
+
+
 def restarting() -> list[Finding]:
     again = {"running": {"startedAt": "2026-11-22T17:25:00Z"}}
     pod = scene.pod(SERVICE, ready=True, state=again, lastState={"terminated": CRASHED}, restartCount=7)
@@ -394,6 +403,7 @@ SIGNS: dict[tuple[str, str], Callable[[], list[Finding]]] = {
     ("node-lost", "kubelet"): without_kubelet,
     ("rollout", "deadline"): slow,
     ("rollout", "old-serves"): old_serves,
+    ("rollout", "set-aside"): cut_off,
     ("serving", "restarting"): restarting,
     ("serving", "no-service"): lambda: up(around=Around(services=[])),
     ("serving", "no-endpoints"): lambda: up(around=endpoints(endpoint_slice(False, [{"port": 8000}]))),

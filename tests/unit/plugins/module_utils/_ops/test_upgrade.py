@@ -8,8 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from ansible_collections.gpuops.nim.plugins.module_utils._nim import release
+from ansible_collections.gpuops.nim.plugins.module_utils._nim import names, release
 from ansible_collections.gpuops.nim.plugins.module_utils._ops import revisions, upgrade
+from ansible_collections.gpuops.nim.plugins.module_utils._ops.result import OpsError
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.revisions import Revision
 from ansible_collections.gpuops.nim.tests.unit.plugins.module_utils import scene
 
@@ -46,3 +47,17 @@ def test_the_way_back_is_to_what_worked_last(monkeypatch, ready, known, back, wa
     assert (content and (release.of(content).image, limits["memory"])) == back
     assert len(service.warnings) == bool(warning)
     assert warning in "".join(service.warnings)
+
+
+def test_a_pod_that_a_rotation_has_set_aside_is_a_reason_not_to_begin():
+    pod = scene.ready_pod(RUNS)
+    client = SimpleNamespace(list=lambda *what, labels: SimpleNamespace(items=[pod]))
+    service = upgrade.Upgrading(None, "default", "llama")
+    task = upgrade.Upgrade({"keep": 3}, [service], False, False, print)
+    task.__dict__["client"] = client
+    task._refuse_rotated(service)
+    pod["metadata"]["annotations"] = {names.ASIDE_ANNOTATION: "{}"}
+    with pytest.raises(OpsError, match=f"{pod['metadata']['name']} aside.*rotate_key"):
+        task._refuse_rotated(service)
+    pod["metadata"]["deletionTimestamp"] = "2026-11-22T17:00:00Z"
+    task._refuse_rotated(service)

@@ -13,7 +13,7 @@ import pytest
 from ansible_collections.gpuops.nim.plugins.module_utils._kube import watch
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.client import Listing
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.errors import KubeError, Unreachable
-from ansible_collections.gpuops.nim.plugins.module_utils._nim import manifests
+from ansible_collections.gpuops.nim.plugins.module_utils._nim import manifests, names, states
 from ansible_collections.gpuops.nim.plugins.module_utils._ops import wait
 from ansible_collections.gpuops.nim.tests.unit.plugins.module_utils import scene
 
@@ -220,6 +220,17 @@ def test_a_policy_that_changes_deployments_costs_some_seconds(play):
     outcome = play({0: loading, 90: frame(**changed)})[0][KEY]
     assert (outcome.status.ready, outcome.waited) == (True, 90.0)
     assert play({0: frame(**changed)})[0][KEY].waited == wait.LATE
+
+
+def test_a_rotation_that_was_cut_off_is_not_waited_for_until_the_end(play):
+    old = scene.ready_pod(SERVICE, name="old")
+    del old["metadata"]["labels"][states.TEMPLATE_HASH]
+    old["metadata"]["annotations"] = {names.ASIDE_ANNOTATION: "{}"}
+    both = frame(pods=[scene.ready_pod(SERVICE), old])
+    outcome = play({0: both})[0][KEY]
+    assert (outcome.waited, outcome.findings[0].variant) == (60.0, "set-aside")
+    assert "gpuops.nim.rotate_key" in outcome.error
+    assert play({0: both, 50: READY})[0][KEY].status.ready  # it was under way
 
 
 def test_grace_starts_anew_for_another_cause(play):
