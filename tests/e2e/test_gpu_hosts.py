@@ -53,3 +53,10 @@ def test_verify_only_looks_and_tells_machines(run, inventory, tmp_path):
     told = json.loads(report.read_text())
     assert told["names"] == [NODE]
     assert [(host["os"]["id"], host["gpus"]) for host in told["hosts"]] == [("debian", [])]
+
+
+def test_a_host_that_was_not_looked_at_is_named(run, inventory):
+    command = ("ansible-playbook", "-i", inventory, "playbooks/gpu_hosts.yml", "--limit", "localhost", "--tags")
+    assert f"{NAME}: not looked at in this run" in run(*command, "verify").stdout
+    refused = " ".join(run(*command, "plugin", rc=2).stdout.split())
+    assert f"Not looked at in this run, since they failed or --limit left them out: {NAME}." in refused
