@@ -50,10 +50,10 @@ def test_no_log_silences_progress(play: Play) -> None:
 
 def test_the_tasks_timeout_interrupts(play: Play) -> None:
     play.prepare({"web": {}})
-    play.apis["web"].fault(path="/secrets/", hang=20)
+    play.apis["web"].fault(path="/secrets/", hang=120)
     began = time.monotonic()
     played = play([secret(timeout=1), secret()])
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 60
     assert played.results["web"]["task 0"]["failed"] is True
     assert played.results["web"]["task 1"]["changed"] is True
 
