@@ -85,6 +85,13 @@ options:
       - Take over, or with O(state=absent) remove, Secrets of these names that somebody else made.
     type: bool
     default: false
+  removed_with:
+    description:
+      - With O(state=absent), the services that are removed along with the Secrets, as namespace/name. A Secret that
+        another InferenceService of its namespace, or another pod, uses stays then, and a warning names it.
+      - Not set, the Secrets are removed whoever uses them.
+    type: list
+    elements: str
 attributes:
   check_mode:
     support: full
@@ -205,6 +212,7 @@ SPEC = ModuleSpec(
             },
         },
         "adopt": {"type": "bool", "default": False},
+        "removed_with": {"type": "list", "elements": "str"},
     },
     run=secret.run,
 )

@@ -115,10 +115,23 @@ def claim(folders):
 
 
 @pytest.mark.rehearsal
-def test_teardown_keeps_the_models_unless_told_otherwise(run, deployed, claim):
+def test_teardown_keeps_the_models_unless_told_otherwise_and_what_others_use(run, deployed, claim, tmp_path):
     before = claim()
     assert before is not None
-    assert "changed=2" in teardown(run).stdout
+    spec = {"nodeSelector": {"no": "node"}, "imagePullSecrets": [{"name": "ngc-secret"}]}
+    spec["containers"] = [{"name": "a", "image": "a"}]
+    theirs = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "theirs", "namespace": "e2e"}, "spec": spec}
+    others = {"hosts": "localhost", "gather_facts": False}
+    others["tasks"] = [{"gpuops.nim.kube_apply": {"objects": [theirs], "state": "{{ state }}"}}]
+    (tmp_path / "others.yml").write_text(yaml.safe_dump([others]))
+    cluster = {"K8S_AUTH_KUBECONFIG": str(LAYOUT.kubeconfig)}
+    run("ansible-playbook", tmp_path / "others.yml", "-e", "state=present", env=cluster)
+    for mode in (["--check"], []):
+        kept = teardown(run, *mode)
+        assert "changed=2" in kept.stdout
+        assert "ngc-secretstays,usedbypodtheirs." in "".join((kept.stdout + kept.stderr).split())  # a line is wrapped
+    run("ansible-playbook", tmp_path / "others.yml", "-e", "state=absent", env=cluster)
+    assert "changed=1" in teardown(run).stdout
     assert "changed=0" in teardown(run).stdout
     assert claim() == before
     teardown(run, "-e", "teardown_cache=true")

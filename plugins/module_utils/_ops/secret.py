@@ -25,12 +25,17 @@ from ansible_collections.gpuops.nim.plugins.module_utils._kube.errors import (
 )
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.redact import HIDDEN
 from ansible_collections.gpuops.nim.plugins.module_utils._ngc.key import BadKey, clean
+from ansible_collections.gpuops.nim.plugins.module_utils._nim.capacity import NOT_OVER
 from ansible_collections.gpuops.nim.plugins.module_utils._nim.manifests import (
+    API_VERSION,
+    ISVC_LABEL,
+    KIND,
     SALT_ANNOTATION,
     pull_secret,
     runtime_secret,
 )
 from ansible_collections.gpuops.nim.plugins.module_utils._nim.options.check import DNS_LABEL, SUBDOMAIN
+from ansible_collections.gpuops.nim.plugins.module_utils._ops import key_users
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.namespace import ensure_namespace
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.result import OpsError, Progress, Result
 
@@ -210,11 +215,34 @@ def _absent(
     report: Report,
 ) -> None:
     for secret in wanted:
-        change = ensure_absent(
-            client, "v1", "Secret", secret.name, namespace, check_mode=check_mode, adopt=params["adopt"]
-        )
+        users = [] if params["removed_with"] is None else _users(client, namespace, secret, params["removed_with"])
+        live = client.get("v1", "Secret", secret.name, namespace) if users else None
+        if live:
+            change = Change("Secret", secret.name, namespace, "unchanged", live, live)
+            report.warnings.append(f"Secret {namespace}/{secret.name} stays, used by {', '.join(users)}.")
+        else:
+            change = ensure_absent(
+                client, "v1", "Secret", secret.name, namespace, check_mode=check_mode, adopt=params["adopt"]
+            )
         report.add(change)
-        report.entries.append(_entry(change, secret, {}, []))
+        report.entries.append(_entry(change, secret, fingerprints(live) if live else {}, []))
+
+
+def _users(client: Client, namespace: str, secret: Wanted, removed: Collection[str]) -> list[str]:
+    """What uses the Secret beside the services that are removed, of which in check mode all is still there."""
+    names = key_users.Names(secret.name, "") if secret.kind == PULL else key_users.Names("", secret.name)
+    services = [
+        key_users.KeyService(isvc, None, ())
+        for isvc in key_users.named(client, API_VERSION, KIND, [namespace])
+        if "deletionTimestamp" not in isvc["metadata"]
+    ]
+    found = [str(each) for each in services if str(each) not in removed and names.used_by(each.pod)]
+    gone = {*removed, *found}  # those that have been told need not be told by their pods
+    for pod in client.list("v1", "Pod", namespace, fields=NOT_OVER).items:
+        service = f"{namespace}/{(pod['metadata'].get('labels') or {}).get(ISVC_LABEL)}"
+        if "deletionTimestamp" not in pod["metadata"] and service not in gone and names.used_by(pod["spec"]):
+            found.append(f"pod {pod['metadata']['name']}")
+    return found
 
 
 def _entry(change: Change, secret: Wanted, marks: Mapping[str, Optional[str]], old: list[str]) -> Json:

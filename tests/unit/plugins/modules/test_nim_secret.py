@@ -250,6 +250,39 @@ def test_absent(run: Run, api: FakeApiServer) -> None:
     assert api.get("Secret", "default", "ngc-secret") is None
 
 
+def isvc(name: str, **predictor: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"predictor": {"containers": [{"name": "kserve-container"}], **predictor}},
+    }
+
+
+def test_what_goes_with_its_services_stays_where_others_use_it(run: Run, api: FakeApiServer) -> None:
+    run()
+    pull = {"imagePullSecrets": [{"name": "ngc-secret"}]}
+    api.put(isvc("mine", **pull))
+    mine = pod("mine-1", NOON, KEY_FROM_SECRET)
+    mine["metadata"]["labels"] = {"serving.kserve.io/inferenceservice": "mine"}
+    api.put(mine)
+
+    def absent(**options: Any) -> tuple[list[str], str]:
+        result = run(state="absent", removed_with=["default/mine"], **options)
+        return [one["action"] for one in result["secrets"]], str(result.get("warnings", ""))
+
+    assert absent(check=True) == (["deleted", "deleted"], "")  # as if its services were gone
+    api.put(isvc("theirs", **pull))
+    api.put(pod("batch", NOON, KEY_FROM_SECRET))
+    actions, warnings = absent()
+    assert actions == ["unchanged", "unchanged"]
+    assert "Secret default/ngc-secret stays, used by default/theirs." in warnings
+    assert "Secret default/nvidia-nim-secrets stays, used by pod batch." in warnings
+    api.remove("Pod", "default", "batch")
+    assert absent()[0] == ["unchanged", "deleted"]
+    assert [one["action"] for one in run(state="absent")["secrets"]] == ["deleted", "absent"]
+
+
 def test_pods_that_still_run_with_the_old_key_are_named(run: Run, api: FakeApiServer, clock: list[str]) -> None:
     run()
     api.put(pod("before", "2026-01-01T12:30:00Z", KEY_FROM_SECRET))
