@@ -409,7 +409,9 @@ gpu_host:
               type: str
               sample: 580.159.04
             stale:
-              description: Whether that is another version than the installed driver's, or there is no driver.
+              description:
+                - Whether that is another version than the installed driver's, or there is no driver.
+                - Also whether MIG partitions have come or gone since, where the kind is C(nvidia.com/gpu).
               type: bool
               sample: false
         stale:

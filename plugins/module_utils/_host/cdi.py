@@ -14,14 +14,32 @@ from ansible_collections.gpuops.nim.plugins.module_utils._host.host import Host
 
 FOLDERS = ("/etc/cdi", "/run/cdi", "/var/run/cdi")
 VENDOR = re.compile(r"(?:[^/]+\.)?nvidia\.com/.+")
+GPUS = "nvidia.com/gpu"  # of the container toolkit, which names all partitions, too
+PARTITION = re.compile(r"/dev/nvidia-caps/nvidia-cap(\d+)\b")
 
 
 def find(host: Host) -> dict[str, Any]:
     specs = [spec for path in _files(host) for spec in [_spec(host, path)] if spec]
     on_disk = driver.installed(host) or driver.loaded(host) or {}
+    partitions = _partitions(host)
     for spec in specs:
-        spec["stale"] = spec["driver_version"] not in (None, on_disk.get("version"))
+        known = spec.pop("partitions")
+        spec["stale"] = spec["driver_version"] not in (None, on_disk.get("version")) or (
+            spec["kind"] == GPUS and known != partitions
+        )
     return {"specs": specs, "stale": any(spec["stale"] for spec in specs)}
+
+
+def _partitions(host: Host) -> set[str]:
+    """Of MIG, by the minor numbers of their device files. Nothing writes a specification anew when they change."""
+    cards = "/proc/driver/nvidia/capabilities"
+    found: set[str] = set()
+    for mig in [f"{cards}/{card}/mig" for card in host.names(cards) if card.startswith("gpu")]:
+        instances = [f"{mig}/{name}" for name in host.names(mig) if name.startswith("gi")]
+        computes = [f"{path}/{name}" for path in instances for name in host.names(path) if name.startswith("ci")]
+        for path in instances + computes:
+            found.update(re.findall(r"^DeviceFileMinor:\s*(\d+)", host.read(f"{path}/access") or "", re.M))
+    return found
 
 
 def _files(host: Host) -> list[str]:
@@ -48,7 +66,13 @@ def _spec(host: Host, path: str) -> Optional[dict[str, Any]]:
     if not VENDOR.fullmatch(kind):
         return None
     library = driver.LIBRARY.search(text)
-    return {"path": path, "kind": kind, "devices": devices, "driver_version": library[1] if library else None}
+    return {
+        "path": path,
+        "kind": kind,
+        "devices": devices,
+        "driver_version": library[1] if library else None,
+        "partitions": set(PARTITION.findall(text)),
+    }
 
 
 def _json(text: str) -> tuple[str, list[str]]:

@@ -97,6 +97,31 @@ def test_mig_devices_in_the_other_style_of_lists(tree):
     assert (spec["devices"], spec["driver_version"]) == (["0:0", "0:1"], None)
 
 
+# gi: of the GPU instance, ci: of the compute instance in it
+@pytest.mark.parametrize(
+    ("now", "stale"),
+    [
+        ({"gi1": 12, "gi1/ci0": 13}, False),
+        ({"gi1": 12, "gi1/ci0": 13, "gi2": 21, "gi2/ci0": 22}, True),
+        ({"gi2": 21, "gi2/ci0": 22}, True),
+        ({}, True),
+    ],
+)
+def test_stale_when_partitions_have_changed(tree, now, stale):
+    caps = "".join(f"        - path: /dev/nvidia-caps/nvidia-cap{minor}\n" for minor in (12, 13))
+    text = f'kind: nvidia.com/gpu\ndevices:\n  - name: "0:0"\n    containerEdits:\n      deviceNodes:\n{caps}'
+    tree.file("/etc/cdi/nvidia.yaml", text)
+    tree.file("/etc/cdi/plugin.yaml", text.replace("kind: ", "kind: k8s.device-plugin."))
+    cards = "/proc/driver/nvidia/capabilities"
+    tree.file(f"{cards}/mig/config", "DeviceFileMinor: 1\nDeviceFileMode: 256\nDeviceFileModify: 1\n")
+    for name, minor in now.items():
+        tree.file(f"{cards}/gpu0/mig/{name}/access", f"DeviceFileMinor: {minor}\nDeviceFileMode: 292\n")
+    assert {spec["path"]: spec["stale"] for spec in cdi(tree)["specs"]} == {
+        "/etc/cdi/nvidia.yaml": stale,
+        "/etc/cdi/plugin.yaml": False,
+    }
+
+
 def test_json_and_other_vendors(tree):
     spec = {"cdiVersion": "0.5.0", "kind": "management.nvidia.com/gpu", "devices": [{"name": "all"}]}
     tree.file("/etc/cdi/management.nvidia.com-gpu.json", json.dumps(spec))
