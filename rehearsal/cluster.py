@@ -133,6 +133,7 @@ def _configure(layout: Layout, tools: Toolchain) -> None:
         "state": layout.state,
         "config": layout.config,
         "cgroup": layout.cgroup,
+        "cgroup_driver": "cgroupfs",
         "pki": layout.state / "pki",
         "kubelet": layout.state / "kubelet",
         "kubelet_health": where.LOOPBACK,

@@ -105,6 +105,8 @@ def _settle(layout: Layout, tools: Toolchain, name: str) -> None:
         "pki": _CONFIG,
         "ca": _CONFIG / "ca.crt",
         "cgroup": "",
+        # systemd's, as on other machines; of version 1 the host has but a view
+        "cgroup_driver": "systemd" if system.cgroup_version() == 2 else "cgroupfs",
         "kubelet": "/var/lib/kubelet",
         "containerd": "/var/lib/containerd",
         "containerd_run": "/run/containerd",

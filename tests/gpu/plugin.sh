@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # shellcheck shell=bash
-# Sourced by run.sh: what the settings of the role device_plugin come to with NVIDIA's plugin and a card.
+# Sourced by path.sh: what the settings of the role device_plugin come to with NVIDIA's plugin and a card.
 
 # the role with settings, as JSON
 role() {
-  play tests/gpu/plugin.yml -e "{\"device_plugin_expected\": {\"rehearsal\": $(nvidia-smi -L | wc -l)}}" -e "$1" > $base/role 2>&1
+  play tests/gpu/plugin.yml -e "{\"device_plugin_expected\": {\"$node\": $(ls /proc/driver/nvidia/gpus | wc -l)}}" -e "$1" > /tmp/role 2>&1
 }
-trap 'tail -n 20 $base/role' ERR
+trap 'tail -n 20 /tmp/role' ERR
 
 # a pod that asks for a GPU and computes on it: its RuntimeClass, the resource
 computes() {
@@ -36,7 +36,7 @@ END
   [ "$phase" = Succeeded ]
 }
 
-offered() { kubectl get node rehearsal -o 'jsonpath={.status.allocatable}' | grep -o '"nvidia.com[^,}]*' | xargs; }
+offered() { kubectl get node $node -o 'jsonpath={.status.allocatable}' | grep -o '"nvidia.com[^,}]*' | xargs; }
 
 echo "== how containers get the GPU"
 kubectl create configmap hold --from-file=tests/gpu/hold.py --dry-run=client -o yaml | kubectl apply -f - > /dev/null
@@ -52,6 +52,7 @@ echo "== shared by turns"
 role '{"device_plugin_time_slicing_replicas": 4}'
 offered
 computes
+. tests/gpu/reload.sh
 role '{"device_plugin_time_slicing_replicas": 4, "device_plugin_time_slicing_rename": true}'
 offered
 computes "" nvidia.com/gpu.shared
@@ -63,12 +64,12 @@ done
 echo "== a plugin without NVIDIA's runtime, while the node still offers what it did"
 offered
 fails role '{"device_plugin_runtime_class": "", "device_plugin_wait_timeout": 30}'
-grep -m1 -A1 'Not as expected' $base/role
+grep -m1 -A1 'Not as expected' /tmp/role
 echo "== gone, and its labels with it"
 role '{}'
 role '{"device_plugin_state": "absent"}'
 for _ in $(seq 60); do
-  left=$(kubectl get nodefeature -n nvidia-device-plugin -o name; kubectl get node rehearsal -o yaml | grep 'nvidia.com/gpu.product') || break
+  left=$(kubectl get nodefeature -n nvidia-device-plugin -o name; kubectl get node $node -o yaml | grep 'nvidia.com/gpu.product') || break
   sleep 1
 done
 echo "left: ${left:-nothing}"

@@ -1,57 +1,60 @@
-#!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-3.0-or-later
-# In the host of host.sh. Three containers have the GPU, each in a scope of systemd's, as the kubelet has them made:
-#   cdi      containerd looks the device up in CDI, which is what a device plugin's answer leads to
-#   handler  the runtime of the handler nvidia, as with a RuntimeClass
+# shellcheck shell=bash
+# Sourced by plugin.sh, while pods share the card: three of them compute on it, and systemd reads its units again.
+#   cdi      has it by CDI
+#   handler  has it by the runtime of the RuntimeClass nvidia, too
 #   untold   like cdi, but systemd is made to forget the device: so the toolkit's old hook leaves a container
-set -euo pipefail
-names=(cdi handler untold)
-id() { sha256sum <<< "$1" | cut -c -64; }
-slice() { echo "kubepods-besteffort-pod$(id "$1" | sed -E 's/(.{8})(.{4})(.{4})(.{4})(.{12}).*/\1_\2_\3_\4_\5/').slice"; }
-scope() { echo "cri-containerd-$(id "$1").scope"; }
-log() { echo "/run/gpu/$1/log"; }
-turns() { tail -1 "$(log "$1")" | grep -o '[0-9]* times'; }
-anew() { ctr task exec --exec-id "anew-$RANDOM" "$(id "$1")" "${@:2}" 2>&1; }
+pods=(cdi handler untold)
+scope() { kubectl get pod "$1" -o 'jsonpath={.status.containerStatuses[0].containerID}' | sed 's,containerd://\(.*\),cri-containerd-\1.scope,'; }
+said() { kubectl logs "$1" --tail=1; }
+allowed() { host systemctl show --property=DeviceAllow --value "$(scope "$1")" | tr '\n' ' '; }
 
-start() {
-  for name in "${names[@]}"; do
-    given=(--device nvidia.com/gpu=0)
-    [ "$name" != handler ] || given=(--runc-binary /usr/bin/nvidia-container-runtime --env NVIDIA_VISIBLE_DEVICES=0
-      --env NVIDIA_DRIVER_CAPABILITIES=compute,utility)
-    mkdir -p "/run/gpu/$name"/{root,upper,work}
-    mount -t overlay -o "lowerdir=/opt/image,upperdir=/run/gpu/$name/upper,workdir=/run/gpu/$name/work" overlay "/run/gpu/$name/root"
-    # no share of the CPU: not every machine lets a host in a host set one
-    setsid ctr run --cpu-shares 0 --rootfs --runc-systemd-cgroup --cgroup "$(slice "$name"):cri-containerd:$(id "$name")" "${given[@]}" \
-      --env PATH=/usr/bin "/run/gpu/$name/root" "$(id "$name")" python3 /hold.py forever > "$(log "$name")" 2>&1 < /dev/null &
-    for _ in $(seq 100); do turns "$name" > /dev/null 2>&1 && break; sleep 0.2; done
-    echo "$name: $(tail -1 "$(log "$name")")"
-    turns "$name" > /dev/null
-    echo "$name: DeviceAllow=$(systemctl show --property=DeviceAllow --value "$(scope "$name")" | tr '\n' ' ')"
-    anew "$name" nvidia-smi -L
-  done
-}
-
-reload() {
-  # the devices of major number 195 are /dev/nvidia0 and /dev/nvidiactl
-  find /run/systemd/transient -path "*$(scope untold)*" -type f -exec sed -i '\,^DeviceAllow=/dev/char/195:,d' {} +
-  echo "-- systemctl daemon-reload"
-  systemctl daemon-reload
-  echo "untold after it alone: $(sleep 2; tail -1 "$(log untold)")"
-  # whether systemd sets a scope's rules anew at once depends on its release; a property of them makes it do so
-  for name in "${names[@]}"; do
-    systemctl set-property --runtime "$(scope "$name")" DeviceAllow='/dev/null rwm'
-    echo "$name: DeviceAllow=$(systemctl show --property=DeviceAllow --value "$(scope "$name")" | tr '\n' ' ')"
-  done
-  for name in cdi handler; do
-    before=$(turns "$name")
-    sleep 2
-    echo "$name: goes on computing, $before before, $(turns "$name") now"
-    [ "$before" != "$(turns "$name")" ]
-    anew "$name" nvidia-smi -L
-    echo "$name: a new process: $(anew "$name" python3 /hold.py)"
-  done
-  echo "untold: $(tail -1 "$(log untold)")"
-  grep -q 'Operation not permitted' "$(log untold)" || { echo "the control keeps the GPU: this shows nothing"; exit 1; }
-}
-
-"$1"
+echo "== pods and daemon-reload"
+for pod in "${pods[@]}"; do
+  kubectl apply -f - > /dev/null <<END
+apiVersion: v1
+kind: Pod
+metadata: {name: $pod}
+spec:
+  $([ $pod != handler ] || echo 'runtimeClassName: nvidia')
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 0
+  containers:
+    - name: main
+      image: nvcr.io/nvidia/k8s-device-plugin:v0.20.0
+      command: [/usr/bin/python3, /opt/hold/hold.py, forever]
+      resources: {limits: {nvidia.com/gpu: 1}}
+      volumeMounts: [{name: hold, mountPath: /opt/hold}]
+  volumes: [{name: hold, configMap: {name: hold}}]
+END
+done
+for pod in "${pods[@]}"; do
+  kubectl wait --for=condition=Ready "pod/$pod" --timeout=60s > /dev/null
+  until said $pod | grep -q 'was right'; do sleep 0.5; done
+  echo "$pod: $(said $pod); DeviceAllow=$(allowed $pod)"
+done
+# the devices of major number 195 are /dev/nvidia0 and /dev/nvidiactl
+host "find /run/systemd/transient -path '*$(scope untold)*' -type f -exec sed -i '\\,^DeviceAllow=/dev/char/195:,d' {} +"
+echo "-- systemctl daemon-reload"
+host systemctl daemon-reload
+sleep 2
+for pod in "${pods[@]}"; do echo "$pod after it alone: $(said $pod)"; done
+# whether systemd sets a scope's rules anew at once depends on its release; a property of them makes it do so
+for pod in "${pods[@]}"; do
+  host systemctl set-property --runtime "$(scope $pod)" "DeviceAllow='/dev/null rwm'"
+done
+for pod in cdi handler; do
+  before=$(said $pod)
+  sleep 2
+  echo "$pod: $before before, now $(said $pod)"
+  [ "$before" != "$(said $pod)" ]
+  echo "$pod: a new process: $(kubectl exec $pod -- python3 /opt/hold/hold.py)"
+done
+for _ in $(seq 20); do
+  ! said untold | grep -q 'Operation not permitted' || break
+  sleep 0.5
+done
+echo "untold: $(said untold)"
+said untold | grep -q 'Operation not permitted' || { echo "the control keeps the GPU: this shows nothing"; exit 1; }
+kubectl get pods "${pods[@]}"
+kubectl delete pod "${pods[@]}" --now > /dev/null 2>&1
