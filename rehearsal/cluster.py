@@ -68,7 +68,7 @@ def down(layout: Layout, purge: bool = False) -> None:
     if _made_folders(layout).exists():  # else there was no cluster of this state, and the bridge is another's
         _clean(layout)
     if purge:
-        shutil.rmtree(layout.state, ignore_errors=True)
+        system.remove_tree(layout.state)
 
 
 def status(layout: Layout) -> list[dict[str, Any]]:

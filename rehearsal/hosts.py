@@ -81,7 +81,7 @@ def up(layout: Layout, progress: Progress, name: str, release: str, shared: tupl
 def down(layout: Layout, name: str) -> None:
     """Stop the host and remove all of it. No error where there is none."""
     stop(layout, name)
-    shutil.rmtree(_folder(layout, name), ignore_errors=True)
+    system.remove_tree(_folder(layout, name))
 
 
 def stop(layout: Layout, name: str) -> None:

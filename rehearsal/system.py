@@ -136,6 +136,17 @@ def remove_cgroup(name: str) -> None:
                 time.sleep(0.02)
 
 
+def remove_tree(folder: Path) -> None:
+    """Remove all of it. Raises RehearsalError where something is mounted in it, which would be emptied, too.
+
+    The rehearsal's own mounts are in namespaces of their own.
+    """
+    points = [Path(line.split()[4]) for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    if mounted := sorted(str(point) for point in points if folder in point.parents):
+        raise RehearsalError(f"Not removed, since others have mounted something in it: {', '.join(mounted)}")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def overlay_works_on(folder: Path) -> bool:
     """False where ``folder`` lies on an overlay itself (inside a container): containerd then copies instead."""
     found = subprocess.run(["findmnt", "-n", "-o", "FSTYPE", "-T", str(folder)], capture_output=True, text=True)

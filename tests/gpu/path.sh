@@ -30,13 +30,19 @@ rehearsal up --bare
 python3 -m http.server --bind 127.0.0.1 --directory "$cache/packages" 25446 > /tmp/packages.log 2>&1 &
 
 echo "== the host, a node of it"
-torch=$state/volumes/machine # torch is the machine's own
-for path in opt/torch usr/lib/python3.12 usr/lib/x86_64-linux-gnu; do
-  mkdir -p "$torch/$path"
-  mount --rbind "/machine/$path" "$torch/$path"
-done
-mkdir -p "$torch/usr/bin"
-cp "$(readlink -f /machine/usr/bin/python3.12)" "$torch/usr/bin/"
+python3 - <<'END' # torch is the machine's own: pods find it in the host
+import os
+from pathlib import Path
+
+from rehearsal import hosts
+from rehearsal.layout import Layout
+from rehearsal.progress import Progress
+
+layout = Layout.from_environment()
+torch = ("opt/torch", "usr/lib/python3.12", "usr/lib/x86_64-linux-gnu", "usr/bin/python3.12")
+shared = (layout.volumes, *(Path("/machine", path) for path in torch))
+hosts.up(layout, Progress(), os.environ["node"], "trixie", shared)
+END
 rehearsal host up $node --release trixie --node
 root=$state/hosts/$node/root
 rm -rf "$root"/etc/apt/sources.list* && mkdir "$root/etc/apt/sources.list.d" # there is no way to Debian's archive

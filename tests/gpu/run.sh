@@ -13,7 +13,7 @@ rm -rf $root/opt/gpuops.nim
 mkdir -p $root/opt/gpuops.nim
 tar --exclude=./build --exclude=./.git --exclude=./.venv --exclude=./collections -cf - . | tar -C $root/opt/gpuops.nim -xf -
 
-# the machine itself stays in reach, as /machine
+# the machine itself stays in reach, as /machine, and can't be written to
 exec unshare --mount --propagation private --pid --fork --kill-child --mount-proc bash -euc '
   mount --bind $root $root
   mount -t proc proc $root/proc
@@ -28,5 +28,6 @@ exec unshare --mount --propagation private --pid --fork --kill-child --mount-pro
   mount -t tmpfs tmpfs $root/tmp
   cd $root
   pivot_root . machine # no chroot: systemd-nspawn wants / to be a mount
+  mount -o remount,bind,ro /machine
   cd /opt/gpuops.nim
   exec env -i HOME=/root LC_ALL=C.UTF-8 PATH=/usr/local/bin:/usr/sbin:/usr/bin bash tests/gpu/path.sh "$@"' bash "$@" < /dev/null

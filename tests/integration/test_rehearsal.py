@@ -15,6 +15,7 @@ import requests
 import yaml
 
 from rehearsal import system
+from rehearsal.errors import RehearsalError
 from rehearsal.layout import BRIDGE, PAUSE_IMAGE, SMALL_REQUESTS, Layout, url
 from rehearsal.standins.ngc import KEYS
 from rehearsal.supervision import Supervision
@@ -235,3 +236,19 @@ def test_pods_of_any_size_fit_where_the_namespace_asks_for_it(new_namespace, kub
     assert resources == {"limits": sizes, "requests": {"cpu": "10m", "memory": "16Mi", "nvidia.com/gpu": "1"}}
     why = ("get", "pod", "huge", "-n", plain, "-o", "jsonpath={.status.conditions[?(@.type=='PodScheduled')].message}")
     assert "Insufficient cpu" in until(lambda: kubectl(*why), "the scheduler's word")
+
+
+def test_what_others_have_mounted_is_not_emptied(tmp_path):
+    folder, theirs = tmp_path / "state", tmp_path / "theirs"
+    for made in (folder / "mounted", theirs):
+        made.mkdir(parents=True)
+    (theirs / "precious").touch()
+    subprocess.run(["mount", "--bind", theirs, folder / "mounted"], check=True)
+    try:
+        with pytest.raises(RehearsalError, match=f"mounted something in it: {folder}/mounted"):
+            system.remove_tree(folder)
+    finally:
+        subprocess.run(["umount", folder / "mounted"], check=True)
+    assert (theirs / "precious").exists()
+    system.remove_tree(folder)
+    assert not folder.exists()
