@@ -201,14 +201,18 @@ def _free_port(layout: Layout) -> int:
 def _boot(layout: Layout, folder: Path) -> None:
     group = _cgroup(layout, folder.name)
     system.make_cgroup(group)
-    join = [f"echo 0 > {path}/cgroup.procs" for path in system.cgroup_folders(group) if path.is_dir()]
+    folders = [path for path in system.cgroup_folders(group) if path.is_dir()]
     shared = folder / "shared"
     binds = [f"--bind={path}" for path in shared.read_text().split()] if shared.exists() else []
     command = [*_NSPAWN, *binds, f"--directory={folder}/root", f"--machine={folder.name}"]
     if system.cgroup_version() == 1:
         command.append("SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1")  # else systemd 256 and newer refuses to boot
-    again = f"while {shlex.join(command)}; [ $? = {_REBOOTED} ]; do :; done"
-    Namespace(folder).start("\n".join([*join, again]), folder / "console.log")
+        enter = [f"echo 0 > {path}/cgroup.procs" for path in folders]
+    else:  # a group of each boot's own: one that gives those below controllers takes no process
+        enter = [f"mkdir {path}/$$; echo 0 > {path}/$$/cgroup.procs" for path in folders]
+    once = "; ".join([*enter, f"exec {shlex.join(command)}"])
+    again = f"while sh -c {shlex.quote(once)}; [ $? = {_REBOOTED} ]; do :; done"
+    Namespace(folder).start(again, folder / "console.log")
 
 
 def _await(layout: Layout, folder: Path) -> None:

@@ -76,6 +76,7 @@ def up(layout: Layout, progress: Progress, name: str, release: str) -> None:
     if name == NODE:
         raise RehearsalError(f"{NODE} is the cluster's own node")
     hosts.up(layout, progress, name, release, shared=(layout.volumes,))
+    system.forward()
     with progress.step(f"joining {name} to the cluster"):
         if not (hosts.root(layout, name) / _SETTLED).is_symlink():
             _settle(layout, tools, name)

@@ -111,16 +111,20 @@ def cgroup_folders(name: str) -> list[Path]:
 
 
 def make_cgroup(name: str) -> None:
-    """Make the cgroup that the kubelet puts all pods below, with the controllers that it looks for."""
+    """Make a cgroup that others make theirs below, with the controllers that the kubelet looks for."""
     if cgroup_version() == 2:
-        for controller in _CONTROLLERS:
-            with contextlib.suppress(OSError):  # the kubelet says what it lacks
-                (_CGROUP / "cgroup.subtree_control").write_text(f"+{controller}")
+        (group,) = cgroup_folders(name)
+        group.mkdir(exist_ok=True)
+        for folder in (_CGROUP, group):
+            for controller in _CONTROLLERS:
+                with contextlib.suppress(OSError):  # the kubelet says what it lacks
+                    (folder / "cgroup.subtree_control").write_text(f"+{controller}")
+        return
     for group in cgroup_folders(name):
         with contextlib.suppress(OSError):  # a hierarchy without a controller of its own may refuse
             group.mkdir(exist_ok=True)
         for setting in ("cpuset.cpus", "cpuset.mems"):
-            if cgroup_version() == 1 and (group / setting).exists():  # empty, it takes no process
+            if (group / setting).exists():  # empty, it takes no process
                 (group / setting).write_text((group.parent / setting).read_text())
 
 
@@ -145,6 +149,11 @@ def remove_tree(folder: Path) -> None:
     if mounted := sorted(str(point) for point in points if folder in point.parents):
         raise RehearsalError(f"Not removed, since others have mounted something in it: {', '.join(mounted)}")
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def forward() -> None:
+    """Let packets go from pods to others, as CNI's bridge does, which can't in a host that is a node."""
+    Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
 
 
 def overlay_works_on(folder: Path) -> bool:

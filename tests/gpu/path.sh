@@ -16,15 +16,24 @@ kubectl() { "$bin"/kubernetes-*/kubectl --kubeconfig "$state/kubeconfig" "$@"; }
 host() { rehearsal host ssh $node "$@"; }
 fails() { ! "$@"; }
 play() { python3 -m ansible playbook -i tests/gpu/hosts.yml -e nim_kubeconfig="$state/kubeconfig" "$@"; }
-hosts() { play playbooks/gpu_hosts.yml -e kserve_manifests="$(echo "$bin"/kserve-manifests-*/v0.20.0/kserve.yaml)" "$@"; }
+hosts() { play playbooks/gpu_hosts.yml -e kserve_wait_timeout=60 -e device_plugin_wait_timeout=90 -e kserve_manifests="$(echo "$bin"/kserve-manifests-*/v0.20.0/kserve.yaml)" "$@"; }
 unchanged() {
   "$@" > /tmp/again || { cat /tmp/again; exit 1; }
   tail -4 /tmp/again
   fails grep -q 'changed=[1-9]' /tmp/again
 }
 
+end() {
+  if [ "$1" != 0 ]; then
+    kubectl get pods -A
+    kubectl get events -A --field-selector type=Warning | tail -20
+    host 'journalctl --no-pager --lines=20 --unit=kubelet --unit=containerd'
+  fi
+  rehearsal down --purge
+}
+
 echo "== the cluster"
-trap 'rehearsal down --purge' EXIT
+trap 'end $?' EXIT
 rehearsal down --purge
 rehearsal up --bare
 python3 -m http.server --bind 127.0.0.1 --directory "$cache/packages" 25446 > /tmp/packages.log 2>&1 &
@@ -50,7 +59,7 @@ rm -rf "$root"/etc/apt/sources.list* && mkdir "$root/etc/apt/sources.list.d" # t
 driver=$(cat /sys/module/nvidia/version)
 find /machine/usr -name "lib*.so.$driver" -not -path '*32*' -not -path '*i386*' -exec cp {} "$root/usr/lib/x86_64-linux-gnu/" \;
 for program in nvidia-smi nvidia-debugdump; do
-  find /machine/usr -path "*/bin/$program" -exec cp -L {} "$root/usr/bin/" \;
+  find /machine/usr -path "*/bin/$program" -size +99k -exec cp -L {} "$root/usr/bin/" \;
 done
 # the machine loads its modules from elsewhere, and the toolkit's unit looks here whether there is a driver
 mkdir -p "$root/usr/lib/modules/$(uname -r)"
@@ -96,8 +105,7 @@ kubectl get node $node -o yaml | grep -E '^ +(nvidia.com|feature.node.kubernetes
 
 echo "== the service"
 service() {
-  play tests/gpu/path.yml ||
-    { kubectl get pods,events -A; kubectl logs -l serving.kserve.io/inferenceservice=matrix-product --tail=40; exit 1; }
+  play tests/gpu/path.yml || { kubectl logs -l serving.kserve.io/inferenceservice=matrix-product --tail=40; exit 1; }
 }
 service
 kubectl get inferenceservice,pod -o wide
