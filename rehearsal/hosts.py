@@ -208,11 +208,15 @@ def _boot(layout: Layout, folder: Path) -> None:
     if system.cgroup_version() == 1:
         command.append("SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1")  # else systemd 256 and newer refuses to boot
         enter = [f"echo 0 > {path}/cgroup.procs" for path in folders]
-    else:  # a group of each boot's own: one that gives those below controllers takes no process
+        first = []
+    else:
+        # a group of each boot's own: one that gives those below controllers takes no process
         enter = [f"mkdir {path}/$$; echo 0 > {path}/$$/cgroup.procs" for path in folders]
+        # systemd-nspawn gives its host what the group of process 1 has
+        first = [f"mkdir -p {path}/first; echo 0 > {path}/first/cgroup.procs" for path in folders]
     once = "; ".join([*enter, f"exec {shlex.join(command)}"])
     again = f"while sh -c {shlex.quote(once)}; [ $? = {_REBOOTED} ]; do :; done"
-    Namespace(folder).start(again, folder / "console.log")
+    Namespace(folder).start("\n".join([*first, again]), folder / "console.log")
 
 
 def _await(layout: Layout, folder: Path) -> None:

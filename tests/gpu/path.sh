@@ -48,10 +48,11 @@ from rehearsal.layout import Layout
 from rehearsal.progress import Progress
 
 layout = Layout.from_environment()
-torch = ("opt/torch", "usr/lib/python3.12", "usr/lib/x86_64-linux-gnu", "usr/bin/python3.12")
+torch = ("opt/torch", "usr/lib/python3.12", "usr/bin/python3.12")
 shared = (layout.volumes, *(Path("/machine", path) for path in torch))
 hosts.up(layout, Progress(), os.environ["node"], "trixie", shared)
 END
+cp -a /machine/usr/lib/x86_64-linux-gnu "$state/volumes/libraries" # CDI adds the driver's to them
 rehearsal host up $node --release trixie --node
 root=$state/hosts/$node/root
 rm -rf "$root"/etc/apt/sources.list* && mkdir "$root/etc/apt/sources.list.d" # there is no way to Debian's archive
@@ -117,7 +118,7 @@ fails hosts --tags toolkit -e container_toolkit_default_runtime=true > /tmp/refu
 grep -A4 'would disturb' /tmp/refused
 for default in true false; do
   echo "== the same, drained first: container_toolkit_default_runtime=$default"
-  hosts --tags toolkit,plugin,verify -e container_toolkit_drain=true -e container_toolkit_default_runtime=$default > /tmp/drained ||
+  hosts --tags toolkit,kserve,plugin,verify -e container_toolkit_drain=true -e container_toolkit_default_runtime=$default > /tmp/drained ||
     { cat /tmp/drained; exit 1; }
   grep -B1 -A3 'of 1$' /tmp/drained
   service | grep 'NVIDIA'

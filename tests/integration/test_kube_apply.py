@@ -194,6 +194,15 @@ def test_it_waits_until_what_is_written_now_is_up(play, new_namespace, objects):
     assert set(actions(failed).values()) == {"changed"}
 
 
+def test_a_pod_that_can_not_be_made_says_why(play, new_namespace):
+    volumes = [{"name": "lost", "configMap": {"name": "nowhere"}}]
+    lost = workload(new_namespace("unmade"), volumes=volumes)
+    lost["spec"]["template"]["spec"]["containers"][0]["volumeMounts"] = [{"name": "lost", "mountPath": "/lost"}]
+    said = play(task(lost, wait=True, wait_timeout=6), fails=True).result["msg"]
+    assert "FailedMount: MountVolume.SetUp failed" in said
+    assert 'configmap "nowhere" not found' in said
+
+
 def test_pods_that_fit_nowhere_and_pods_that_may_not_be_made(play, new_namespace, kubectl):
     namespace = new_namespace("nowhere")
     lost = workload(namespace, nodeSelector={"no": "such-node"})

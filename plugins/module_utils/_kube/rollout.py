@@ -4,17 +4,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 Object = Mapping[str, Any]
 KINDS = ("Deployment", "DaemonSet")
+STARTING = "it is being started"
 
 
-def missing(workload: Object, pods: Iterable[Object]) -> list[str]:
+def missing(workload: Object, pods: Iterable[Object], obstacle: Callable[[Object], str] = lambda pod: "") -> list[str]:
     """What is not there yet, a line each; empty when all pods of the newest specification are available.
 
-    ``pods``: those of its namespace; others than its own are passed over.
+    ``pods``: those of its namespace; others than its own are passed over. ``obstacle``: as of :func:`reason`.
     """
     status, spec = workload.get("status") or {}, workload["spec"]
     if status.get("observedGeneration", 0) < workload["metadata"].get("generation", 0):
@@ -27,7 +28,7 @@ def missing(workload: Object, pods: Iterable[Object]) -> list[str]:
         total, available = status.get("replicas", 0), status.get("availableReplicas", 0)
     if new == total == available == wanted:
         return []
-    lines = [line for pod in pods if selects(spec["selector"], pod) for line in _of_pod(pod)]
+    lines = [line for pod in pods if selects(spec["selector"], pod) for line in _of_pod(pod, obstacle)]
     if not lines:
         lines = [text for kind in ("ReplicaFailure", "Progressing") if (text := _failed(workload, kind))]
     return lines or [f"{available} of {wanted} pods are available, {new} of them as it is now written"]
@@ -61,8 +62,11 @@ def node_of(pod: Object) -> str:
     return ""
 
 
-def reason(pod: Object) -> str:
-    """Why the pod isn't ready, in Kubernetes' own words; empty when it is."""
+def reason(pod: Object, obstacle: Callable[[Object], str] = lambda pod: "") -> str:
+    """Why the pod isn't ready, in Kubernetes' own words; empty when it is.
+
+    ``obstacle`` is asked about a pod that has no container yet, which doesn't say itself what it waits for.
+    """
     status = pod.get("status") or {}
     said = {each["type"]: each for each in status.get("conditions") or ()}
     if said.get("Ready", {}).get("status") == "True":
@@ -83,11 +87,11 @@ def reason(pod: Object) -> str:
         return f"{status['reason']}: {status.get('message', '')}".rstrip(": ")
     if any("running" in (each.get("state") or {}) for each in status.get("containerStatuses") or ()):
         return "it runs, and its readiness probe has not succeeded"
-    return "it is being started"
+    return obstacle(pod) or STARTING
 
 
-def _of_pod(pod: Object) -> Iterator[str]:
-    said = reason(pod)
+def _of_pod(pod: Object, obstacle: Callable[[Object], str]) -> Iterator[str]:
+    said = reason(pod, obstacle)
     if said and "deletionTimestamp" not in pod["metadata"]:
         node = node_of(pod)
         yield f"pod {pod['metadata']['name']}{f' on node {node}' if node else ''}: {said}"

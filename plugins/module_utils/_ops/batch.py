@@ -15,6 +15,7 @@ from ansible_collections.gpuops.nim.plugins.module_utils._kube.apply import Chan
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.auth import connect
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.client import Client
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.errors import KindMissing, KubeError
+from ansible_collections.gpuops.nim.plugins.module_utils._kube.obstacles import Obstacles
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.watch import Mirror, Query
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.result import OpsError, Progress, Result
 
@@ -129,16 +130,19 @@ class Batch:
         begun = time.monotonic()
         said: dict[Any, list[str]] = {}
         beat = begun + _HEARTBEAT
+        obstacles = Obstacles(self.client)
         with Mirror(self.client, sorted(queries, key=str)) as mirror:
             listed = False
             before = set(names)  # what had been given up when we came, and may be mended
             while True:
                 listed = mirror.wait(max(0.0, min(begun + timeout, beat) - time.monotonic())) or listed
-                open_ = self._open(mirror, names) if listed else {name: ["it is looked for"] for name in names}
-                if not open_:
-                    return
                 waited = time.monotonic() - begun
                 late, due = waited >= timeout, time.monotonic() >= beat
+                open_ = {name: ["it is looked for"] for name in names}
+                if listed:
+                    open_ = self._open(mirror, names, obstacles, look=late or due)
+                if not open_:
+                    return
                 beat = beat + _HEARTBEAT if due else beat
                 for name, lines in open_.items():
                     if due or said.get(name) != lines:
@@ -284,14 +288,16 @@ class Batch:
             )
 
     def _open(
-        self, mirror: Mirror, names: Iterable[tuple[str, str | None, str]]
+        self, mirror: Mirror, names: Iterable[tuple[str, str | None, str]], obstacles: Obstacles, *, look: bool
     ) -> dict[tuple[str, str | None, str], list[str]]:
         pods = mirror.objects("Pod")
         open_ = {}
         for name in sorted(names, key=str):
             found = self._find(mirror, name)
             near = [pod for pod in pods if pod["metadata"].get("namespace") == name[1]]
-            lines = rollout.missing(found, near) if found else ["it is gone"]
+            if found and look:
+                obstacles.look(pod for pod in near if rollout.selects(found["spec"]["selector"], pod))
+            lines = rollout.missing(found, near, obstacles) if found else ["it is gone"]
             if lines:
                 open_[name] = lines
         return open_

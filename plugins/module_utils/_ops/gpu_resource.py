@@ -14,6 +14,7 @@ from ansible_collections.gpuops.nim.plugins.module_utils._kube import rollout
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.auth import connect
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.client import Client
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.errors import Forbidden, KindMissing, KubeError
+from ansible_collections.gpuops.nim.plugins.module_utils._kube.obstacles import Obstacles
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.ownership import is_ours
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.watch import Mirror, Query
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.result import OpsError, Progress, Result
@@ -156,6 +157,7 @@ class _Watch:
         self._namespace = params["plugin_namespace"]
         self._plugin = params["plugin_name"]
         self._clock = clock
+        self._obstacles = Obstacles(client)
 
     def wait(self, timeout: float, progress: Progress) -> list[Object]:
         """Each node as it is when all are as expected, or when time is up."""
@@ -175,12 +177,14 @@ class _Watch:
                 if not listed:
                     raise OpsError(mirror.trouble() or "The cluster has not answered.")
                 plugin, pods = self._of_plugin(mirror)
+                late, due = now - begun >= timeout, now >= beat
+                if late or due:
+                    self._obstacles.look(pods)
                 nodes = self._judge(mirror.objects("Node"), plugin, pods)
                 open_ = [node for node in nodes if node["reason"]]
-                if not open_ or now - begun >= timeout:
+                if not open_ or late:
                     self._explain(open_, pods)
                     return nodes
-                due = now >= beat
                 beat = now + _HEARTBEAT if due else beat
                 for node in open_:
                     if due or said.get(node["name"]) != node["reason"]:
@@ -197,7 +201,7 @@ class _Watch:
 
     def _judge(self, nodes: Iterable[Object], plugin: Optional[Object], pods: Iterable[Object]) -> list[Object]:
         by_node = {rollout.node_of(pod): pod for pod in pods}
-        missing = rollout.missing(plugin, pods) if plugin else []
+        missing = rollout.missing(plugin, pods, self._obstacles) if plugin else []
         rows, names = [], set()
         for node in nodes:
             name = node["metadata"]["name"]
@@ -219,7 +223,7 @@ class _Watch:
             return ""  # somebody else's business
         if pod and "deletionTimestamp" in pod["metadata"]:
             return f"the old pod {pod['metadata']['name']} is ending"
-        if pod and (waits := rollout.reason(pod)):
+        if pod and (waits := rollout.reason(pod, self._obstacles)):
             return f"pod {pod['metadata']['name']}: {waits}"
         lost = "no pod of the plugin is there: look at the node's labels and taints" if self._plugin else ""
         if not pod and wanted and lost:
