@@ -118,6 +118,7 @@ OPTIONAL = (
     _device_plugin(),
     _node_feature_discovery(),
     Part("kube-rbac-proxy"),
+    Part("cert-manager", packages=".", files=(("github.com/cert-manager/cert-manager", "deploy/crds"),)),
     # what the role kserve installs: the newest release, and the one before it to upgrade from
     Part(
         "kserve-manifests",

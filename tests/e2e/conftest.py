@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ from tests.integration.conftest import (  # noqa: F401
     optional_part,
     until_fixture,
 )
+
+IMAGES = "nvcr.io/rehearsal"  # the rehearsal's registry as its node calls it
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,31 @@ class Bare(Elsewhere):
             done = self.run("ansible-playbook", "-i", "localhost,", *modes, Path(folder, "play.yml"), rc=rc)
         counts = re.findall(r"(\w+)=(\d+)", done.stdout.partition("PLAY RECAP")[2])
         return done.stdout + done.stderr, {word: int(count) for word, count in counts}
+
+    def kserve(self, *modes: str, release: str = "v0.20.0", rc: int = 0, **more: Any) -> tuple[str, dict[str, int]]:
+        """Plays the role kserve with what a bare cluster has."""
+        ours = {
+            "kserve_manifests": str(self.manifests(release) / "kserve.yaml"),
+            "kserve_image_registry": IMAGES,
+            "kserve_ingress_class": "contour",
+        }
+        return self.role("kserve", *modes, rc=rc, **{**ours, **more})
+
+    @contextlib.contextmanager
+    def process(self, *command: str | Path, env: Mapping[str, str] | None = None) -> Iterator[None]:
+        """A program that runs in there meanwhile. Says its last words where it ended by itself."""
+        with (
+            tempfile.TemporaryFile("w+") as log,
+            subprocess.Popen(
+                [*self.inside, *command], env={**os.environ, **(env or {})}, stdout=log, stderr=subprocess.STDOUT
+            ) as process,
+        ):
+            try:
+                yield
+                log.seek(0)
+                assert process.poll() is None, log.read()[-2000:]
+            finally:
+                process.terminate()
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,8 @@ from tests.conftest import run_program
 
 
 def on_a_bare_cluster():
-    run_program(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "bare", "tests/e2e", timeout=3600)
+    tests = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "bare and not slow", "tests/e2e")
+    run_program(*tests, timeout=3600)
 
 
 @pytest.mark.beside(run=on_a_bare_cluster)

@@ -10,24 +10,16 @@ import ssl
 import pytest
 import yaml
 
+from tests.e2e.conftest import IMAGES
+
 pytestmark = pytest.mark.bare
-IMAGES = "nvcr.io/rehearsal"  # the rehearsal's registry as its node calls it
 
 
 @pytest.fixture(scope="module")
 def role(bare):
     """`role("--check", kserve_upgrade=True)`: the role on a bare cluster with what that has."""
-
-    def role(*modes, release="v0.20.0", rc=0, **variables):
-        ours = {
-            "kserve_manifests": str(bare.manifests(release) / "kserve.yaml"),
-            "kserve_image_registry": IMAGES,
-            "kserve_ingress_class": "contour",
-        }
-        return bare.role("kserve", *modes, rc=rc, **{**ours, **variables})
-
-    yield role
-    role(kserve_state="absent", kserve_delete_inference_services=True)
+    yield bare.kserve
+    bare.kserve(kserve_state="absent", kserve_delete_inference_services=True)
 
 
 def service(name="quick", **spec):

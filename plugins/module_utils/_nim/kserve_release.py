@@ -29,6 +29,7 @@ _CONFIG_SUM = "gpuops.nim/config-sum"
 
 _OTHERS = re.compile(r"llm|localmodel|inferencepool|inferenceobjective|inferencemodel")
 _PROXY = "kube-rbac-proxy"
+_MADE_FOR = "cert-manager.io/certificate-name"
 _INJECTION = "cert-manager.io/inject-ca-from"
 _IMAGE_KEYS = ("image", "defaultJobImage")
 
@@ -83,6 +84,12 @@ def certificate_objects(documents: Iterable[Object]) -> list[Object]:
         for obj in documents
         if obj["kind"] in ("Certificate", "Issuer") and not _OTHERS.search(obj["metadata"]["name"])
     ]
+
+
+def made_for(secret: Object, certificates: Iterable[Object]) -> bool:
+    """Whether cert-manager has made the Secret for one of these Certificates: it says so itself."""
+    names = {obj["metadata"]["name"] for obj in certificates if obj["kind"] == "Certificate"}
+    return (secret["metadata"].get("annotations") or {}).get(_MADE_FOR) in names
 
 
 def adapted(objects: Iterable[Object], options: Options, ca: str = "") -> list[Object]:

@@ -170,10 +170,13 @@ class _Release:
         secret = self.client.get("v1", "Secret", kserve_release.CERTIFICATE_SECRET, kserve_release.NAMESPACE)
         if secret and is_ours(secret):
             objects.append(secret)
+        certificates = kserve_release.certificate_objects(self.documents)
         if self._cert_manager():
-            objects += kserve_release.certificate_objects(self.documents)
+            objects += certificates
         self.batch.remove(objects, with_custom_objects=told)
         self.batch.wait_gone(objects, timeout)
+        if secret and kserve_release.made_for(secret, certificates):
+            self._remove_others([secret], timeout)  # cert-manager leaves it, and would make it again before that
         return "removed" if self.batch.changed else "absent"
 
     # what it needs
@@ -276,16 +279,14 @@ class _Release:
                 }
             )
         if objects:
-            told = Batch(
-                self.client,
-                check_mode=self.batch.check_mode,
-                diff=False,
-                progress=lambda line: None,
-                adopt=True,
-            )
-            told.remove(objects)
-            self.batch.changes += told.changes
-            told.wait_gone(objects, timeout)
+            self._remove_others(objects, timeout)
+
+    def _remove_others(self, objects: list[Object], timeout: float) -> None:
+        """What others made for what is removed."""
+        told = Batch(self.client, check_mode=self.batch.check_mode, diff=False, progress=lambda line: None, adopt=True)
+        told.remove(objects)
+        self.batch.changes += told.changes
+        told.wait_gone(objects, timeout)
 
 
 def _read(path: str) -> list[Object]:

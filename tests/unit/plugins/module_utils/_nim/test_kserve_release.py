@@ -142,6 +142,21 @@ def test_who_is_trusted_is_said_by_us_or_by_cert_manager() -> None:
     assert "cert-manager.io/inject-ca-from" in theirs["metadata"]["annotations"]
 
 
+@pytest.mark.parametrize(
+    ("annotations", "ours"),
+    [
+        ({"cert-manager.io/certificate-name": "serving-cert"}, True),
+        ({"cert-manager.io/certificate-name": "selfsigned-issuer"}, False),
+        ({"cert-manager.io/certificate-name": "theirs"}, False),
+        (None, False),
+    ],
+)
+def test_a_secret_that_cert_manager_made_for_kserve_is_known(annotations: Object | None, ours: bool) -> None:
+    secret = obj("Secret", kserve_release.CERTIFICATE_SECRET)
+    secret["metadata"]["annotations"] = annotations
+    assert kserve_release.made_for(secret, kserve_release.certificate_objects(published())) is ours
+
+
 def test_without_the_metrics_proxy_nothing_points_to_it() -> None:
     all_of = made(Options("0.20.0", metrics_proxy=False))
     assert "Service metrics" not in all_of
