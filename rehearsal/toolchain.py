@@ -119,6 +119,8 @@ OPTIONAL = (
     _node_feature_discovery(),
     Part("kube-rbac-proxy"),
     Part("cert-manager", packages=".", files=(("github.com/cert-manager/cert-manager", "deploy/crds"),)),
+    # of the release that Contour knows; it does not start without all its kinds
+    Part("gateway-api", packages="", files=(("sigs.k8s.io/gateway-api", "config/crd/experimental"),)),
     # what the role kserve installs: the newest release, and the one before it to upgrade from
     Part(
         "kserve-manifests",

@@ -434,7 +434,7 @@ options:
       - Where the ingress is reached, as C(host:port) or URL, for the result alone.
       - Without a scheme, that of the service's URL. With O(tls_secret) the port is the one for HTTPS, for example
         V(https://127.0.0.1:18443).
-      - Taken from the status of the service's Ingress if not set.
+      - Taken from the status of the service's Ingress, or of the Gateway of its HTTPRoute, if not set.
     type: str
   adopt:
     description:

@@ -45,7 +45,8 @@ options:
     default: auto
   address:
     description:
-      - Address of the ingress, as host:port or URL. If not set, what the status of the service's Ingress says.
+      - Address of the ingress, as host:port or URL. If not set, what the status of the service's Ingress says, or
+        that of the Gateway of its HTTPRoute.
       - Without a scheme it is asked in the way of the service's URL, by HTTPS if M(gpuops.nim.nim_kserve) gave it an
         O(gpuops.nim.nim_kserve#module:tls_secret). Its port must then be the one for HTTPS.
     type: str

@@ -82,7 +82,7 @@ options:
         choices: [auto, ingress, apiserver]
         default: auto
       address:
-        description: Address of the ingress. If not set, what the service's Ingress says.
+        description: Address of the ingress. If not set, what the service's Ingress or Gateway says.
         type: str
         aliases: [ingress_address]
       host_header:

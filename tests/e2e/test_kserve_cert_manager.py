@@ -20,6 +20,7 @@ def cert_manager(bare, until):
     until(lambda: CERTIFICATE in bare.kubectl("api-resources", "--api-group=cert-manager.io", "-o", "name"), "them")
     with bare.process(folder / "cert-manager", env={"KUBECONFIG": str(bare.layout.kubeconfig)}):
         yield
+    bare.kubectl("delete", "namespace/kserve", "--ignore-not-found")  # bare again, for whoever comes next
     bare.kubectl("delete", f"--filename={folder}/crds")
 
 

@@ -184,6 +184,7 @@ def test_the_download_is_the_published_file_or_nothing(bare, role, tmp_path):
     [
         ({"kserve_version": "0.14.0"}, ("kserve_version", "0.20.0")),
         ({"kserve_certificates": "cert_manager"}, ("certificates", "self_signed")),
+        ({"kserve_gateway": "models"}, ("gateway", "namespace/name")),
         ({"kserve_gateway": "infra/models"}, ("gateway", "Gateway API")),
         ({"kserve_manifests": "/nowhere/kserve.yaml"}, ("manifests", "/nowhere/kserve.yaml")),
     ],

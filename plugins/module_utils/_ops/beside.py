@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.watch import Query
 from ansible_collections.gpuops.nim.plugins.module_utils._nim import capacity, manifests, nimservice, states
+from ansible_collections.gpuops.nim.plugins.module_utils._ops import gateway
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.around import ABOUT_CLAIMS, said_of_claim, told
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.reader import Objects, Reader
 
@@ -47,6 +49,7 @@ def secret_query(space: str | None) -> Query:
 class Beside:
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
+        self._gateways: dict[str, dict[str, str]] = {}
 
     def traffic(self, service: Object, workload: Object | None, *, of_operator: bool) -> dict[str, Any]:
         """The fields of `findings.Around` on the way of the requests; `traffic_queries` should have been read."""
@@ -80,9 +83,19 @@ class Beside:
         }
 
     def address(self, service: Object, workload: Object | None, *, of_operator: bool) -> str:
-        """Where the service's ingress controller listens; empty where no Ingress says it."""
+        """Where the service's ingress controller, or its Gateway, listens; empty where neither says it."""
         ingresses = self.traffic(service, workload, of_operator=of_operator)["ingresses"]
-        return next(filter(None, map(states.ingress_address, ingresses or ())), "")
+        if ingresses != [] or of_operator:
+            return next(filter(None, map(states.ingress_address, ingresses or ())), "")
+        namespace, url = (
+            str(service["metadata"]["namespace"]),
+            urlsplit(str((service.get("status") or {}).get("url") or "")),
+        )
+        if not url.hostname or url.hostname.endswith(".svc.cluster.local"):
+            return ""
+        if namespace not in self._gateways:
+            self._gateways[namespace] = gateway.addresses(self._reader.client, namespace, url.scheme)
+        return self._gateways[namespace].get(service["metadata"]["name"], "")
 
     def secrets(self, seen: states.Observed) -> dict[str, str]:
         """When each Secret that the pods name was last changed, empty for one that does not exist."""

@@ -23,6 +23,7 @@ from ansible_collections.gpuops.nim.plugins.module_utils._kube.errors import (
     is_status,
 )
 from ansible_collections.gpuops.nim.plugins.module_utils._nim import extras, manifests, states
+from ansible_collections.gpuops.nim.plugins.module_utils._ops import gateway
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.result import OpsError
 
 Json = dict[str, Any]
@@ -123,6 +124,8 @@ def find_door(params: Mapping[str, Any], client: Optional[Client]) -> Door:
     if exposed and not address:
         ingress = endpoint or client.get(extras.ENDPOINT.api_version, "Ingress", name, namespace) or {}
         address = states.ingress_address(ingress)
+        if not ingress:
+            address = gateway.addresses(client, namespace, url.scheme).get(name)
     if address and "://" not in address:
         address = f"{url.scheme or 'http'}://{address}"
     if address and (host or exposed):
@@ -132,7 +135,7 @@ def find_door(params: Mapping[str, Any], client: Optional[Client]) -> Door:
     if not url.hostname:
         raise OpsError(f"InferenceService {namespace}/{name} has no URL yet: wait with nim_kserve until it is ready.")
     raise OpsError(
-        f"InferenceService {namespace}/{name} has no address outside the cluster: its Ingress names none. "
+        f"InferenceService {namespace}/{name} has no address outside the cluster: its Ingress (or Gateway) names none. "
         "Give `address`, or use via: apiserver."
     )
 

@@ -20,7 +20,7 @@ from ansible_collections.gpuops.nim.plugins.module_utils._kube.errors import (
     Unreachable,
 )
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.ownership import is_ours
-from ansible_collections.gpuops.nim.plugins.module_utils._nim import kserve_config, kserve_release, manifests
+from ansible_collections.gpuops.nim.plugins.module_utils._nim import gateway, kserve_config, kserve_release, manifests
 from ansible_collections.gpuops.nim.plugins.module_utils._ops import webhook_certificate
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.batch import Batch
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.result import OpsError, Progress, Result
@@ -183,7 +183,9 @@ class _Release:
 
     def _check(self) -> None:
         wrong = []
-        if self.params["gateway"] and not self.client.serves("gateway.networking.k8s.io/v1", "HTTPRoute"):
+        if not re.fullmatch("([^/]+/[^/]+)?", self.params["gateway"]):
+            wrong.append(f"gateway: {self.params['gateway']!r} is no namespace/name; KServe won't start with it.")
+        if self.params["gateway"] and not self.client.serves(gateway.API_VERSION, "HTTPRoute"):
             wrong.append(
                 "gateway: the cluster doesn't have the Gateway API (HTTPRoute); without it KServe won't start."
             )
@@ -194,12 +196,20 @@ class _Release:
             )
         if wrong:
             raise OpsError("\n".join(wrong))
+        if self.params["gateway"]:
+            self._look_for_gateway(*self.params["gateway"].split("/"))
+            return
         name = self.params["ingress_class"]
-        if name and not self.params["gateway"]:
+        if name:
             classes = [each["metadata"]["name"] for each in self._classes()]
             if name not in classes:
                 there = f"there are: {', '.join(classes)}" if classes else "there is none"
                 self.batch.warnings.append(f"ingress_class: the cluster has no IngressClass {name}; {there}.")
+
+    def _look_for_gateway(self, namespace: str, name: str) -> None:
+        """It may come later, so it is only a warning."""
+        if not self.client.get(gateway.API_VERSION, "Gateway", name, namespace):
+            self.batch.warnings.append(f"gateway: the cluster has no Gateway {namespace}/{name}.")
 
     def _classes(self) -> list[Object]:
         return self.client.list("networking.k8s.io/v1", "IngressClass").items

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.errors import KubeError
 from ansible_collections.gpuops.nim.plugins.module_utils._nim import contract, extras, states
 from ansible_collections.gpuops.nim.plugins.module_utils._nim.spec import ServiceSpec
+from ansible_collections.gpuops.nim.plugins.module_utils._ops import gateway
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.task import Service, Task, by_namespace
 
 Object = dict[str, Any]
@@ -33,8 +34,11 @@ _USAGE: dict[str, tuple[str, Callable[[str], Object]]] = {
 
 
 def fill_in(task: Task, services: Iterable[Service]) -> None:
-    """Fill in how to reach the services: from their status, the options, and the Ingress where neither says it."""
+    """Fill in how to reach the services: from their status, the options, and the Ingress or the Gateway where neither
+    says it.
+    """
     addresses: dict[str, dict[str, str]] = {}
+    gateways: dict[str, dict[str, str]] = {}
     for namespace, mine in by_namespace(services).items():
         isvcs: dict[str, Object] = {}
         if (
@@ -53,7 +57,9 @@ def fill_in(task: Task, services: Iterable[Service]) -> None:
                     addresses[namespace] = _ingresses(task, namespace)
                 ours = service.spec.endpoint_host is not None
                 ingress = extras.ENDPOINT.name(service.name) if ours else service.name
-                address = addresses[namespace].get(ingress, "")
+                if not ours and ingress not in addresses[namespace] and namespace not in gateways:
+                    gateways[namespace] = gateway.addresses(task.client, namespace, urlsplit(url).scheme)
+                address = addresses[namespace].get(ingress) or gateways.get(namespace, {}).get(ingress, "")
             service.reach = _words(service.spec, url, inside, "" if local else address, bool(given))
 
 
