@@ -41,6 +41,7 @@ SERVICE = {
     "memory": "256Mi",
     "share_memory": "64Mi",
     "pre_stop_sleep": 1,
+    "timeout": 5,
     "cache": {"claim": "nim-model", "size": "1Gi"},
 }
 
@@ -70,9 +71,9 @@ def gateway(bare, until):
     bare.kubectl("delete", *files)
 
 
-def ask(bare: Any, module: str, **options: Any) -> dict[str, Any]:
+def ask(bare: Any, module: str, rc: int = 0, **options: Any) -> dict[str, Any]:
     """The result of one module, run in the cluster's network."""
-    done = bare.run("ansible", "localhost", "-m", f"gpuops.nim.{module}", "-a", json.dumps(options))
+    done = bare.run("ansible", "localhost", "-m", f"gpuops.nim.{module}", "-a", json.dumps(options), rc=rc)
     return yaml.safe_load(done.stdout.partition("=>")[2])
 
 
@@ -93,6 +94,9 @@ def test_a_model_answers_through_the_gateway(bare, gateway):
         host = "llama3-8b-instruct-default.example.com"
         answer = ask(bare, "nim_chat", name=SERVICE["name"], namespace="default")
         assert (answer["via"], answer["url"]) == ("ingress", "http://127.0.0.1:8088/v1/chat/completions")
+        long = {"prompt": "word " * 4000, "max_tokens": 4000}
+        late = ask(bare, "nim_chat", rc=2, name=SERVICE["name"], namespace="default", **long)
+        assert "broke off" in late["msg"]  # it streamed, and the route's time was over
         (service,) = ask(bare, "nim_service_info", namespaces=["default"])["services"]
         assert (service["url"], service["address"]) == (f"http://{host}", "127.0.0.1:8088")
         said, counts = bare.role("nim_predictor", **model)

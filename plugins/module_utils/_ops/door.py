@@ -226,6 +226,11 @@ class IngressDoor(Door):
                 raise broken(f"Nothing listens at {self.base} (connection refused). {self._ways}") from None
             if any(isinstance(cause, socket.gaierror) for cause in causes):
                 raise OpsError(f"The name in {self.base} can't be resolved. {self._ways}") from None
+            if isinstance(error, exceptions.ChunkedEncodingError):
+                raise broken(
+                    f"The answer of {self.where} broke off: its pod has ended, or the ingress gives a request no more "
+                    "time (a Gateway's route: the service's `timeout`, 60 s if not set)."
+                ) from None
             raise broken(f"The connection to {self.where} broke: {causes[-1]}.") from None
 
     @property
@@ -237,7 +242,8 @@ class IngressDoor(Door):
         if reply.status == 404:
             return OpsError(
                 f"The ingress at {self.base} has no route for the host {self.host} ({said}). See `kubectl get ingress "
-                f"-n {self.namespace} {self.name}`: its host and class must be those of this ingress."
+                f"-n {self.namespace} {self.name}`: its host and class must be those of this ingress. With the Gateway "
+                "API it is an `httproute`."
             )
         if reply.status in (502, 503, 504):
             return OpsError(
