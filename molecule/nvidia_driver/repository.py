@@ -27,7 +27,7 @@ done
 BUILD = """\
 #!/bin/sh
 [ "$1" = configure ] || exit 0
-kernel=$(uname -r) tree=/var/lib/dkms/nvidia
+kernel=$(uname -r) tree=/var/lib/dkms/MODULE
 mkdir -p $tree/VERSION/build $tree/VERSION/source
 while [ -e /root/dkms-hangs ]; do sleep 1; done
 if [ -e /root/dkms-fails ]; then
@@ -39,11 +39,16 @@ fi
 mkdir -p $tree/VERSION/$kernel/x86_64/module
 ln -sfn VERSION/$kernel/x86_64 $tree/kernel-$kernel-x86_64
 """
-UNBUILD = "#!/bin/sh\nrm -rf /var/lib/dkms/nvidia/VERSION /var/lib/dkms/nvidia/kernel-*\n"
+UNBUILD = "#!/bin/sh\nrm -rf /var/lib/dkms/MODULE/VERSION /var/lib/dkms/MODULE/kernel-*\n"
 UNIT = "[Service]\nExecStart={start}\n[Install]\nWantedBy=multi-user.target\n"
 PERSISTENCED = "/usr/bin/nvidia-persistenced --user nvidia-persistenced --no-persistence-mode --verbose"
 SLEEP = "#!/bin/sh\nexec sleep infinity\n"
 UNITS = "/usr/lib/systemd/system"
+
+
+def dkms(module: str = "nvidia") -> dict[str, str]:
+    """Maintainer scripts that do as DKMS does."""
+    return {"postinst": BUILD.replace("MODULE", module), "prerm": UNBUILD.replace("MODULE", module)}
 
 
 def pack(folder: Path, name: str, version: str, files: dict[str, str], scripts: dict[str, str], **fields: str) -> None:
@@ -75,7 +80,7 @@ def driver(folder: Path, version: str) -> None:
         ("nvidia-kernel-open-dkms", "nvidia-kernel-dkms"),
         ("nvidia-kernel-dkms", "nvidia-kernel-open-dkms"),
     ):
-        pack(folder, name, version, {}, {"postinst": BUILD, "prerm": UNBUILD}, Conflicts=other, Replaces=other)
+        pack(folder, name, version, {}, dkms(), Conflicts=other, Replaces=other)
     unit = UNIT.format(start=PERSISTENCED)
     files = {f"{UNITS}/nvidia-persistenced.service": unit, "/usr/bin/nvidia-persistenced": SLEEP}
     pack(folder, "nvidia-persistenced", version, files, {})
@@ -102,23 +107,32 @@ def headers(folder: Path) -> None:
     pack(folder, f"linux-headers-{kernel}".lower(), "1", file, {}, **({"Provides": flavours} if flavours else {}))
 
 
-def sign(folder: Path) -> None:
+def listed(folder: Path, *command: str) -> str:
+    return subprocess.run(["apt-ftparchive", *command], cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def flat(folder: Path) -> None:
+    (folder / "Packages").write_text(listed(folder, "packages", "."))
+    (folder / "Release").write_text(listed(folder, "release", "."))
+
+
+def sign(folder: Path, *releases: Path) -> None:
+    """What is listed in other folders, with a key whose public part is put into this one."""
     with tempfile.TemporaryDirectory() as home:
         gpg = ["gpg", "--homedir", home, "--batch", "--quiet", "--passphrase", ""]
 
-        def run(*command: str) -> str:
-            return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
+        def run(*command: str | Path) -> str:
+            return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
         for name in ("tests", "others"):
             run(*gpg, "--quick-generate-key", f"{name} <{name}@example.com>", "rsa3072", "sign", "never")
-        listed = run(*gpg, "--list-keys", "--with-colons", "tests@example.com").splitlines()
-        (folder / "fingerprint").write_text(next(line.split(":")[9] for line in listed if line.startswith("fpr:")))
+        described = run(*gpg, "--list-keys", "--with-colons", "tests@example.com").splitlines()
+        (folder / "fingerprint").write_text(next(line.split(":")[9] for line in described if line.startswith("fpr:")))
         (folder / "key.asc").write_text(run(*gpg, "--armor", "--export", "tests@example.com"))
         (folder / "two-keys.asc").write_text(run(*gpg, "--armor", "--export"))
-        (folder / "Packages").write_text(run("apt-ftparchive", "packages", "."))
-        (folder / "Release").write_text(run("apt-ftparchive", "release", "."))
-        signer = ("--local-user", "tests@example.com")
-        run(*gpg, *signer, "--digest-algo", "SHA512", "--clearsign", "--output", "InRelease", "Release")
+        signer = ("--local-user", "tests@example.com", "--digest-algo", "SHA512")
+        for release in releases:
+            run(*gpg, *signer, "--clearsign", "--output", release / "InRelease", release / "Release")
         run("gpgconf", "--homedir", home, "--kill", "all")
 
 
@@ -131,4 +145,5 @@ if __name__ == "__main__":
     pinning(target, "580", "580.178.04-1")
     pinning(target, "595", "595.91.07-1")
     headers(target)
-    sign(target)
+    flat(target)
+    sign(target, target)

@@ -150,6 +150,15 @@ def test_nouveau_has_to_go_first(tree):
     assert found["nouveau"] == {"loaded": True, "blacklisted": False}
 
 
+def test_nouveau_beside_a_loaded_driver_is_in_nobodys_way(tree):
+    tree.folder("/sys/module/nouveau")
+    tree.loaded("535.261.03", "proprietary")
+    tree.dpkg(DEBIAN_12)
+    found = tree.facts("driver", "nouveau")
+    assert found["nouveau"]["loaded"] is True
+    assert (found["driver"]["reboot_needed"], found["driver"]["reboot_reason"]) == (False, None)
+
+
 def test_modules_for_the_next_kernel_alone(tree):
     tree.kernel("6.1.0-9-amd64", "6.1.0-9-amd64", "6.1.0-28-amd64")
     tree.dpkg(DEBIAN_12)
