@@ -239,13 +239,18 @@ def test_an_eviction_whose_answer_was_lost_is_done(run: Run, api: Cluster) -> No
     assert run(drain=True, timeout=20)["remaining"] == []
 
 
-def test_an_api_server_that_is_gone_leaves_the_node_marked(run: Run, api: Cluster) -> None:
+def test_an_api_server_that_is_gone_leaves_the_node_marked_and_a_later_run_goes_on(run: Run, api: Cluster) -> None:
     api.run("llama", GPU)
-    api.fault(method="POST", path="/eviction$", reset="early", times=99)
+    fault = api.fault(method="POST", path="/eviction$", reset="early", times=99)
     result = run(drain=True, timeout=1, fails=True)
     assert "nim/llama" in result["msg"]
     assert "stays cordoned" in result["msg"]
+    assert api.pods == ["llama"]
     assert api.node == (True, True)
+    fault.times = 0
+    assert run(drain=True)["evicted"] == ["nim/llama"]
+    run(state="restored")
+    assert api.node == (False, False)
 
 
 def test_who_may_not_evict_is_told_the_rule(run: Run, api: Cluster) -> None:
