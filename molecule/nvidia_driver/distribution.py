@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the distributions have of the driver themselves, as stand-ins: `distribution.py FOLDER`.
 
-FOLDER/debian is as Debian's archive, FOLDER/ubuntu and what comes to it later, FOLDER/ubuntu-updates, are flat; the key is
-in FOLDER. Real: names, and the dependencies that decide what comes, and stays, with what. Of the rest see repository.py.
+FOLDER/debian is as Debian's archive; FOLDER/ubuntu, and FOLDER/ubuntu-updates, which comes to it later, are flat; the
+key is in FOLDER. Real: names, and the dependencies that decide what comes, and stays, with what. For the rest see
+repository.py.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def ubuntu(folder: Path) -> None:
 
 
 def modules(folder: Path, abi: int) -> None:
-    """For the kernel that runs here, as if it were Ubuntu's of this ABI; under all names that its flavour could have."""
+    """For the kernel that runs here, as if it were Ubuntu's of this ABI; under all names that its flavour may have."""
     kernel = platform.release()
     words = kernel.split("-")
     flavours = {"-".join(words[start:]) for start in range(len(words))} | {"generic-hwe-24.04"}

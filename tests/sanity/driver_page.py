@@ -27,8 +27,9 @@ nothing was installed on such a system. The role says which when it runs. On a G
 
 The tasks for dnf run in molecule, too: with real dnf and rpm, a signed repository with module streams, version locks
 and a reboot, on a host that says it is Rocky Linux 9. It is a Debian beneath, so EL 9 stays *{drivers.RESOLVED}*.
-So do the distributions' own packages, as stand-ins: Ubuntu's of both kinds, on a host that says it is Ubuntu 24.04 and is
-a Debian as well, and the two flavours of Debian 13's, which can be installed beside each other: the role has one of them.
+Those for the distributions' own packages run with stand-ins: Ubuntu's of both kinds, on a host that says it is Ubuntu
+24.04 and is a Debian as well, and both flavours of Debian 13's, which can be installed beside each other: the role
+leaves one.
 
 `make slow`, which is no part of the tests, has DKMS compile NVIDIA's modules: on Debian 13, the proprietary ones of
 Debian's own packages (`distribution`), for two kernels of Debian's. Also a kernel without headers, a build that fails
