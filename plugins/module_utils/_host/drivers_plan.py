@@ -295,6 +295,9 @@ def _details(made: _Plan, system: System, branch: Branch) -> Json:
     if made.source == PRECOMPILED:
         suffix = f"{number}-server{'-open' if made.flavour == OPEN else ''}"
         packages += [f"linux-modules-nvidia-{suffix}-{_ubuntu_flavour(system, kernel)}"]
+        # what DKMS has built is loaded before what Ubuntu has signed
+        built = [f"{name}-{number}-server" for name in ("nvidia-headless", "nvidia-dkms")]
+        both += [f"{name}{flavour}" for name in built for flavour in ("", "-open")]
     switches, nvlink5 = bool(made.host.get("nvswitches")), bool(made.host.get("nvlink5"))
     matched = [text.format(b=number) for text in found.matched] if switches or nvlink5 else []
     beside = list(found.nvlink5) if nvlink5 else []

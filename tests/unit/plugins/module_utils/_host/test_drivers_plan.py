@@ -311,6 +311,8 @@ def test_ubuntus_signed_modules() -> None:
         "linux-modules-nvidia-580-server-open-generic",
     ]
     assert result["dkms"] is False
+    assert "nvidia-dkms-580-server-open" in result["instead_of"]  # what it builds would be loaded before them
+    assert not set(result["packages"]) & set(result["instead_of"])
     assert result["headers"] == result["repositories"] == []
     newer = made(host(("ubuntu", "22.04", "6.8.0-88-generic")), source="precompiled", flavour="proprietary")
     assert newer["packages"][-1] == "linux-modules-nvidia-580-server-generic-hwe-22.04"
