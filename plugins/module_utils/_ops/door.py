@@ -245,7 +245,13 @@ class IngressDoor(Door):
                 f"-n {self.namespace} {self.name}`: its host and class must be those of this ingress. With the Gateway "
                 "API it is an `httproute`."
             )
-        if reply.status in (502, 503, 504):
+        if reply.status == 504:
+            return OpsError(
+                f"The ingress at {self.base} had no answer from {self.host} in the time that it gives ({said}): the "
+                "model took longer (a Gateway's route: the service's `timeout`, 60 s if not set), or its pod's node is "
+                f"gone. {self._pods}"
+            )
+        if reply.status in (502, 503):
             return OpsError(
                 f"The ingress at {self.base} reaches no ready pod behind {self.host} ({said}). {self._pods}"
             )

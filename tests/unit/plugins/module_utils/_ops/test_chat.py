@@ -258,6 +258,11 @@ ENVOY = b"upstream connect error or disconnect/reset before headers. reset reaso
             ["reaches no ready pod", "kubectl get pods", "upstream connect"],
         ),
         (
+            "/v1/chat/completions",
+            plain(504, b"upstream request timeout", "text/plain", server="envoy"),
+            ["took longer", "the service's `timeout`", "upstream request timeout"],
+        ),
+        (
             "/v1/models",
             plain(302, b"", location="https://login.example.com/start?x=1"),
             ["https://login.example.com:", "`address`"],
