@@ -83,14 +83,17 @@ class Bare(Elsewhere):
         counts = re.findall(r"(\w+)=(\d+)", done.stdout.partition("PLAY RECAP")[2])
         return done.stdout + done.stderr, {word: int(count) for word, count in counts}
 
-    def kserve(self, *modes: str, release: str = "v0.20.0", rc: int = 0, **more: Any) -> tuple[str, dict[str, int]]:
-        """Plays the role kserve with what a bare cluster has."""
-        ours = {
+    def of_kserve(self, release: str = "v0.20.0") -> dict[str, str]:
+        """The role kserve's variables for what a bare cluster has."""
+        return {
             "kserve_manifests": str(self.manifests(release) / "kserve.yaml"),
             "kserve_image_registry": IMAGES,
             "kserve_ingress_class": "contour",
         }
-        return self.role("kserve", *modes, rc=rc, **{**ours, **more})
+
+    def kserve(self, *modes: str, release: str = "v0.20.0", rc: int = 0, **more: Any) -> tuple[str, dict[str, int]]:
+        """Plays the role kserve with them."""
+        return self.role("kserve", *modes, rc=rc, **{**self.of_kserve(release), **more})
 
     @contextlib.contextmanager
     def process(self, *command: str | Path, env: Mapping[str, str] | None = None) -> Iterator[None]:

@@ -98,7 +98,7 @@ def node(bare, run, tmp_path_factory):
             node = Node(bare, folder / "hosts.yml", "")
             yield replace(node, first=node.play("site.yml"))
             # bare again, for whoever comes next
-            bare.role("kserve", kserve_state="absent", kserve_delete_inference_services=True, **kserve(bare))
+            bare.kserve(kserve_state="absent", kserve_delete_inference_services=True)
             bare.kubectl("delete", "namespace/kserve", "namespace/nvidia-device-plugin", "runtimeclass/nvidia")
             bare.kubectl("delete", "pvc/nim-model", "secret/ngc-secret", "secret/nvidia-nim-secrets", "-n", "default")
     finally:
@@ -119,16 +119,7 @@ def inventory(bare: Bare, repository: str, folder: Path) -> dict[str, Any]:
         "container_toolkit_mirror": packages.ADDRESS,
         "container_toolkit_key_fingerprint": packages.fingerprint(bare.layout),
     }
-    return {"all": {"children": {"gpu_hosts": {"hosts": {NAME: {}}, "vars": variables}}, "vars": kserve(bare)}}
-
-
-def kserve(bare: Bare) -> dict[str, str]:
-    manifests = bare.manifests("v0.20.0") / "kserve.yaml"
-    return {
-        "kserve_manifests": str(manifests),
-        "kserve_image_registry": "nvcr.io/rehearsal",
-        "kserve_ingress_class": "contour",
-    }
+    return {"all": {"children": {"gpu_hosts": {"hosts": {NAME: {}}, "vars": variables}}, "vars": bare.of_kserve()}}
 
 
 def changes(said: str) -> dict[str, int]:

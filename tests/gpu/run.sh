@@ -4,7 +4,6 @@
 # system that pack.sh made elsewhere, and runs path.sh in it. docs/gpu-path.md tells what this shows, and what it does not.
 set -euo pipefail
 packed=$(realpath "$1")
-shift
 cd "$(dirname "$0")/../.."
 export root=/var/tmp/gpu-path
 mkdir -p $root
@@ -30,4 +29,4 @@ exec unshare --mount --propagation private --pid --fork --kill-child --mount-pro
   pivot_root . machine # no chroot: systemd-nspawn wants / to be a mount
   mount -o remount,bind,ro /machine
   cd /opt/gpuops.nim
-  exec env -i HOME=/root LC_ALL=C.UTF-8 PATH=/usr/local/bin:/usr/sbin:/usr/bin bash tests/gpu/path.sh "$@"' bash "$@" < /dev/null
+  exec env -i HOME=/root LC_ALL=C.UTF-8 PATH=/usr/local/bin:/usr/sbin:/usr/bin bash tests/gpu/path.sh' < /dev/null

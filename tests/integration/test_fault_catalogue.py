@@ -30,7 +30,8 @@ def played(play):
 
     def ask(trials):
         open_ = trials
-        for _ in range(2):  # while a container starts again there may be nothing to say
+        for pause in (0, 1):  # while a container starts again there may be nothing to say
+            time.sleep(pause)
             namespaces = sorted({stage.namespaces[trial.fault.place] for trial in open_.values()})
             for service in play({"gpuops.nim.nim_service_info": {"namespaces": namespaces}}).result["services"]:
                 if service["name"] in open_:
@@ -38,7 +39,6 @@ def played(play):
             open_ = {name: trial for name, trial in trials.items() if trial.named is not None and not asked.get(name)}
             if not open_:
                 return
-            time.sleep(1)
 
     try:
         stage.build()

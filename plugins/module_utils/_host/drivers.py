@@ -224,6 +224,7 @@ class Names:
     pin: Optional[str] = None  # a package that keeps apt on a branch, or on a version
     matched: tuple[str, ...] = ()  # for NVSwitch
     nvlink5: tuple[str, ...] = ()  # beside them, from the fifth NVLink on
+    ousts: tuple[str, ...] = ()  # what may not stay beside them, whoever asked for it
 
 
 _MODERN_FABRIC = ("nvidia-fabricmanager", "libnvidia-nscq")
@@ -245,7 +246,7 @@ _FABRIC = {"matched": ("nvidia-fabricmanager", "libnvidia-nscq"), "nvlink5": ("n
 _PINNED = {"pin": "nvidia-driver-pinning-{b}", **_FABRIC}
 
 
-def _ubuntu_server(headless: str) -> Names:
+def _ubuntu_server(headless: str, ousts: tuple[str, ...] = ()) -> Names:
     return _set(
         "libnvidia-compute-{b}-server",
         "nvidia-utils-{b}-server",
@@ -253,9 +254,12 @@ def _ubuntu_server(headless: str) -> Names:
         open=f"{headless}-{{b}}-server-open",
         proprietary=f"{headless}-{{b}}-server",
         matched=("nvidia-fabricmanager-{b}", "libnvidia-nscq-{b}"),
+        ousts=ousts,
     )
 
 
+# what DKMS has built is loaded before what Ubuntu has signed
+_BUILT = tuple(f"{name}-{{b}}-server{o}" for name in ("nvidia-headless", "nvidia-dkms") for o in ("", "-open"))
 # by family and source: of branches before 590, and of later ones where they differ
 _TABLE = {
     ("debian", CUDA_REPO): (
@@ -291,7 +295,7 @@ _TABLE = {
         _set("libnvidia-compute", open="nvidia-dkms-open", proprietary="nvidia-dkms", **_PINNED),
     ),
     ("ubuntu", DISTRIBUTION): (_ubuntu_server("nvidia-headless"),),
-    ("ubuntu", PRECOMPILED): (_ubuntu_server("nvidia-headless-no-dkms"),),
+    ("ubuntu", PRECOMPILED): (_ubuntu_server("nvidia-headless-no-dkms", ousts=_BUILT),),
     ("el", CUDA_REPO): (
         _set(
             "nvidia-driver-cuda",

@@ -290,14 +290,11 @@ def _details(made: _Plan, system: System, branch: Branch) -> Json:
     found, number, wanted = _names(made, system, branch), branch.number, made.wanted
     apt = system.packages == "apt"
     packages = [text.format(b=number) for text in (found.open if made.flavour == OPEN else found.proprietary)]
-    both = [text.format(b=number) for text in (*found.open, *found.proprietary)]
+    others = [text.format(b=number) for text in (*found.open, *found.proprietary, *found.ousts)]
     kernel = str(made.host["kernel"].get("next") or made.host["kernel"]["running"])
     if made.source == PRECOMPILED:
         suffix = f"{number}-server{'-open' if made.flavour == OPEN else ''}"
         packages += [f"linux-modules-nvidia-{suffix}-{_ubuntu_flavour(system, kernel)}"]
-        # what DKMS has built is loaded before what Ubuntu has signed
-        built = [f"{name}-{number}-server" for name in ("nvidia-headless", "nvidia-dkms")]
-        both += [f"{name}{flavour}" for name in built for flavour in ("", "-open")]
     switches, nvlink5 = bool(made.host.get("nvswitches")), bool(made.host.get("nvlink5"))
     matched = [text.format(b=number) for text in found.matched] if switches or nvlink5 else []
     beside = list(found.nvlink5) if nvlink5 else []
@@ -319,7 +316,7 @@ def _details(made: _Plan, system: System, branch: Branch) -> Json:
         "module_stream": _stream(number, made.flavour) if system.streams else "",
         "pin": found.pin.format(b=wanted.version or number) if found.pin else "",
         "packages": packages,
-        "instead_of": [name for name in both if name not in packages],
+        "instead_of": [name for name in others if name not in packages],
         "hold": "mark" if apt else "versionlock",
         "dkms": made.source != PRECOMPILED,
         "kernel": kernel,
