@@ -11,6 +11,7 @@ import ctypes
 import os
 import sys
 import time
+from pathlib import Path
 
 WORDS = 1 << 20
 
@@ -29,10 +30,11 @@ def main(forever: bool) -> None:
     call("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
     call("cuCtxSetCurrent", context)
     call("cuMemAlloc_v2", ctypes.byref(memory), ctypes.c_size_t(4 * WORDS))
+    node = next(path for path in Path("/dev").glob("nvidia*") if path.name[6:].isdigit())
     back, turn = (ctypes.c_uint32 * WORDS)(), 0
     while True:
         turn += 1
-        os.close(os.open("/dev/nvidia0", os.O_RDWR))  # anew: what is open already stays so
+        os.close(os.open(node, os.O_RDWR))  # anew: what is open already stays so
         call("cuMemsetD32_v2", memory, ctypes.c_uint(turn), ctypes.c_size_t(WORDS))
         call("cuMemcpyDtoH_v2", back, memory, ctypes.c_size_t(4 * WORDS))
         assert set(back) == {turn}, "the GPU's memory does not hold what it was set to"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A model server's smallest contract around a real computation: what the GPU path serves in NIM's place.
 
-It answers as NIM does (health, models, chat). What it says to any question is what it found when it started: the GPU
-that the container was given, and whether a matrix product on it is right.
+It answers as NIM does (health, models, chat). What it says to any question is what it found when it started: the GPUs
+that the container was given, and whether a matrix product on each of them is right.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ def compute() -> str:
     assert torch.cuda.is_available(), "torch finds no GPU in this container"
     torch.manual_seed(1)
     left, right = torch.randn(2, SIZE, SIZE, dtype=torch.float64)
-    here, there = left @ right, (left.cuda() @ right.cuda()).cpu()
-    error = (here - there).abs().max().item()
+    here, gpus = left @ right, range(torch.cuda.device_count())
+    error = max((here - (left.cuda(gpu) @ right.cuda(gpu)).cpu()).abs().max().item() for gpu in gpus)
     assert error < 1e-9, f"the product is wrong by {error}"
     nodes = sorted(name for name in os.listdir("/dev") if name.startswith("nvidia"))
     return (
-        f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}: a product of {SIZE} x {SIZE} matrices is right "
+        f"{len(gpus)} x {torch.cuda.get_device_name()}: a product of {SIZE} x {SIZE} matrices is right "
         f"to {error:.0e}; devices {', '.join(nodes)}; torch {torch.__version__}"
     )
 

@@ -5,6 +5,7 @@
 set -euo pipefail
 export NGC_API_KEY=nvapi-rehearsal-valid-0123456789abcdefghijklmnopqrstuvwxyz ANSIBLE_NOCOLOR=1
 node=gpu-1
+cards=$(ls /proc/driver/nvidia/gpus | wc -l)
 cache=$HOME/.cache/gpuops-nim
 bin=$cache/bin
 export state=$HOME/.local/state/gpuops-nim/rehearsal cache node
@@ -106,7 +107,7 @@ kubectl get node $node -o yaml | grep -E '^ +(nvidia.com|feature.node.kubernetes
 
 echo "== the service"
 service() {
-  play tests/gpu/path.yml || { kubectl logs -l serving.kserve.io/inferenceservice=matrix-product --tail=40; exit 1; }
+  play tests/gpu/path.yml "$@" || { kubectl logs -l serving.kserve.io/inferenceservice=matrix-product --tail=40; exit 1; }
 }
 service
 kubectl get inferenceservice,pod -o wide
@@ -120,9 +121,13 @@ for default in true false; do
   echo "== the same, drained first: container_toolkit_default_runtime=$default"
   hosts --tags toolkit,kserve,plugin,verify -e container_toolkit_drain=true -e container_toolkit_default_runtime=$default > /tmp/drained ||
     { cat /tmp/drained; exit 1; }
-  grep -B1 -A3 'of 1$' /tmp/drained
+  grep -B1 -A3 "of $cards\$" /tmp/drained
   service | grep 'NVIDIA'
 done
+if [ "$cards" -gt 1 ]; then
+  echo "== the service with $cards cards"
+  service -e gpus="$cards" | grep 'NVIDIA'
+fi
 kubectl delete inferenceservice matrix-product
 until [ -z "$(kubectl get pod -l serving.kserve.io/inferenceservice=matrix-product -o name)" ]; do sleep 1; done # the GPU is free
 . tests/gpu/plugin.sh

@@ -4,7 +4,7 @@
 
 # the role with settings, as JSON
 role() {
-  play tests/gpu/plugin.yml -e "{\"device_plugin_expected\": {\"$node\": $(ls /proc/driver/nvidia/gpus | wc -l)}}" -e "$1" > /tmp/role 2>&1
+  play tests/gpu/plugin.yml -e "{\"device_plugin_expected\": {\"$node\": $cards}}" -e "$1" > /tmp/role 2>&1
 }
 trap 'tail -n 20 /tmp/role' ERR
 
