@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import torch
@@ -53,6 +55,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # the first process of a container gets no other end
     Handler.found = compute()
     print(Handler.found, flush=True)
     ThreadingHTTPServer(("0.0.0.0", 8000), Handler).serve_forever()
