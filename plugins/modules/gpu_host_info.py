@@ -280,6 +280,13 @@ gpu_host:
           description: Why. Null if it is not needed.
           type: str
           sample: Driver 580.159.04 is loaded, 580.178.04 is installed.
+        ready_for_next_kernel:
+          description:
+            - Whether the driver's module is there for the kernel that a reboot would start. Without, the host would come
+              up without GPUs.
+            - Null where no driver is installed, and where RV(gpu_host.kernel.next) is.
+          type: bool
+          sample: true
     nouveau:
       description: The kernel's own driver for NVIDIA cards.
       type: dict

@@ -55,6 +55,16 @@ def test_verify_only_looks_and_tells_machines(run, inventory, tmp_path):
     assert [(host["os"]["id"], host["gpus"]) for host in told["hosts"]] == [("debian", [])]
 
 
+def test_a_next_kernel_without_modules_is_named(run, inventory):
+    """An upgrade brought a kernel, and DKMS did not build for it: seen before the boot that would show it."""
+    host = ("python", "-m", "rehearsal", "host", "ssh", NAME)
+    files = "/boot/vmlinuz-9.9.9-amd64 /usr/lib/x86_64-linux-gnu/libcuda.so.580.159.04"
+    run(*host, f"touch {files}")
+    said = run("ansible-playbook", "-i", inventory, "playbooks/gpu_hosts.yml", "--tags", "verify").stdout
+    run(*host, f"rm {files}")
+    assert f"{NAME}: its next boot starts kernel 9.9.9-amd64, for which there are no modules" in " ".join(said.split())
+
+
 def test_a_host_that_was_not_looked_at_is_named(run, inventory):
     command = ("ansible-playbook", "-i", inventory, "playbooks/gpu_hosts.yml", "--limit", "localhost", "--tags")
     assert f"{NAME}: not looked at in this run" in run(*command, "verify").stdout

@@ -44,6 +44,7 @@ def find(host: Host) -> dict[str, Any]:
         "dkms": dkms.find(host, [release for release in (running, following) if release]),
         "reboot_needed": reason is not None,
         "reboot_reason": reason,
+        "ready_for_next_kernel": modules.find(host, following) is not None if disk and following else None,
     }
 
 

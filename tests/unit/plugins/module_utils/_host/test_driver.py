@@ -48,6 +48,7 @@ def test_a_host_without_a_driver(tree):
         "dkms": [],
         "reboot_needed": False,
         "reboot_reason": None,
+        "ready_for_next_kernel": None,
     }
     assert host["problems"] == []
 
@@ -165,6 +166,17 @@ def test_modules_for_the_next_kernel_alone(tree):
     module(tree, "6.1.0-28-amd64", path="updates/dkms/nvidia-current.ko")
     reason = tree.facts("driver")["driver"]["reboot_reason"]
     assert reason == "Driver 535.261.03 was built for kernel 6.1.0-28-amd64, 6.1.0-9-amd64 is running."
+
+
+def test_a_next_kernel_without_modules_would_take_the_gpus_away(tree):
+    tree.kernel("6.1.0-9-amd64", "6.1.0-9-amd64", "6.1.0-28-amd64")
+    tree.dpkg(DEBIAN_12)
+    tree.loaded("535.261.03", "proprietary")
+    module(tree, "6.1.0-9-amd64", path="updates/dkms/nvidia-current.ko")
+    found = tree.facts("driver")["driver"]
+    assert (found["reboot_needed"], found["ready_for_next_kernel"]) == (False, False)
+    module(tree, "6.1.0-28-amd64", path="updates/dkms/nvidia-current.ko")
+    assert tree.facts("driver")["driver"]["ready_for_next_kernel"] is True
 
 
 def test_modules_for_the_running_kernel_can_be_loaded_without_a_reboot(tree):
