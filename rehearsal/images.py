@@ -56,9 +56,11 @@ IMAGES = (
 
 PARTS = ("kube-rbac-proxy", "kserve-manifests")  # optional parts that a bare cluster needs
 PLUGIN = "nvidia/k8s-device-plugin:v0.20.0"  # the name of NVIDIA's, so that a role's own defaults find it
+EXPORTER = "nvidia/k8s/dcgm-exporter:4.5.3-4.8.2-distroless"  # likewise
 _PLUGIN_NEEDS = ("grpcio>=1.66", "protobuf>=5", "PyYAML>=6")
 _PLUGIN_LIBRARY = "libstdc++6"  # a package: the wheel of grpcio is written in C++
-_PLUGIN_COMMAND = b"#!/bin/sh\nPYTHONPATH=/opt/plugin/lib exec python3 -u /opt/plugin/device_plugin.py\n"
+_COMMAND = "#!/bin/sh\nPYTHONPATH=/opt/plugin/lib exec python3 -u /opt/plugin/{}.py\n"
+_ON_GPU_NODES = {PLUGIN: ("device_plugin", "nvidia-device-plugin"), EXPORTER: ("dcgm_exporter", "dcgm-exporter")}
 _NOBODY = 65532
 
 _PLATFORM = "linux/amd64"
@@ -99,7 +101,7 @@ def build_and_push(layout: Layout, tools: Toolchain, progress: Progress) -> None
 
 
 def push_platform(layout: Layout, tools: Toolchain, progress: Progress) -> None:
-    """Have the images of KServe's own pods and of a device plugin in the registry. Raises RehearsalError."""
+    """Have the images of KServe's own pods, a device plugin and an exporter in the registry. Raises RehearsalError."""
     programs = {
         f"rehearsal/kserve/kserve-controller:v{DEFAULT_KSERVE}": ("/manager", tools.program("kserve", "manager")),
         "rehearsal/brancz/kube-rbac-proxy:v0.18.0": (
@@ -107,21 +109,19 @@ def push_platform(layout: Layout, tools: Toolchain, progress: Progress) -> None:
             tools.program("kube-rbac-proxy", "kube-rbac-proxy"),
         ),
     }
-    plugin = (SOURCE / "standins" / "device_plugin.py").read_bytes()
+    entries: dict[str, tuple[int, int, bytes | None]] = {"opt/plugin": (0o755, 0, None)}
+    for source, command in _ON_GPU_NODES.values():
+        entries[f"opt/plugin/{source}.py"] = (0o644, 0, (SOURCE / "standins" / f"{source}.py").read_bytes())
+        entries[f"usr/bin/{command}"] = (0o755, 0, _COMMAND.format(source).encode())
+    program = _tar(entries)
     layers = list(fetch(layout, progress))
-    wanted = _digest([layer.name for layer in layers], plugin, _PLUGIN_COMMAND, GPUS, sorted(programs.items()))
+    wanted = _digest([layer.name for layer in layers], program, _ON_GPU_NODES, GPUS, sorted(programs.items()))
     done = platform_stamp(layout)
     if done.is_file() and done.read_text() == wanted:
         return
-    program = _tar(
-        {
-            "opt/plugin": (0o755, 0, None),
-            "opt/plugin/device_plugin.py": (0o644, 0, plugin),
-            "usr/bin/nvidia-device-plugin": (0o755, 0, _PLUGIN_COMMAND),
-        }
-    )
     layers.append(_keep(layout, "plugin", _digest(program), program, ".tar"))
-    with progress.step(f"pushing {len(programs) + 1} images of the platform"), _login(layout) as environment:
+    count = len(programs) + len(_ON_GPU_NODES)
+    with progress.step(f"pushing {count} images of the platform"), _login(layout) as environment:
         registry = f"{LOOPBACK}:{PORTS['ngc']}"
         for name, (path, binary) in programs.items():
             with _scratch(layout) as scratch:
@@ -131,10 +131,12 @@ def push_platform(layout: Layout, tools: Toolchain, progress: Progress) -> None:
             new = f"{registry}/{name}"
             settings = (f"--set-platform={_PLATFORM}", f"--entrypoint={path}", f"--user={_NOBODY}")
             _crane(tools, environment, "mutate", new, f"--tag={new}", *settings)
-        new = f"{registry}/{PLUGIN}"
-        _crane(tools, environment, "append", *(f"--new_layer={layer}" for layer in layers), f"--new_tag={new}")
-        settings = (f"--set-platform={_PLATFORM}", "--entrypoint=nvidia-device-plugin", f"--env=STANDIN_GPUS={GPUS}")
-        _crane(tools, environment, "mutate", new, f"--tag={new}", *settings, "--env=PATH=/usr/bin:/bin")
+        base = f"{registry}/{PLUGIN}"
+        _crane(tools, environment, "append", *(f"--new_layer={layer}" for layer in layers), f"--new_tag={base}")
+        for name, (_source, command) in reversed(_ON_GPU_NODES.items()):  # the one that is the base at last
+            new = f"{registry}/{name}"
+            settings = (f"--entrypoint={command}", f"--env=STANDIN_GPUS={GPUS}", "--env=PATH=/usr/bin:/bin")
+            _crane(tools, environment, "mutate", base, f"--tag={new}", f"--set-platform={_PLATFORM}", *settings)
     done.write_text(wanted)
 
 

@@ -41,6 +41,8 @@ class Supervision:
             own = state / "compiled-in" / str(number)
             own.mkdir(parents=True, exist_ok=True)
             mounts.append(f"mount --bind {own} {folder}")
+        # what names it by its usual place finds it: the kubelet itself has it below its own folder
+        mounts.append(f"ln -sfn {state}/kubelet/pod-resources /var/lib/kubelet/pod-resources")
         supervisord = f'exec "{sys.executable}" -m supervisor.supervisord -c "{state}/config/supervisord.conf"'
         process = self._namespace.start(" && ".join([*mounts, supervisord]), state / "logs" / "boot.log")
         deadline = time.monotonic() + _START_SECONDS
