@@ -12,6 +12,7 @@ short_description: Who offers GPUs to a cluster, and how many each node offers
 description:
   - Finds what offers GPUs to Kubernetes - NVIDIA's GPU Operator, Alibaba Cloud's own plugin, NVIDIA's DRA driver, a
     device plugin of this collection or of somebody else - for there must never be two on a node.
+  - Finds who runs a DCGM exporter for their metrics, of which there should be one, too.
   - Waits, if asked to, until each node offers as many as expected, and names node and reason where one doesn't.
 author:
   - Contributors to gpuops.nim (@gpuops)
@@ -81,6 +82,23 @@ owner:
       description: By what that is seen.
       type: str
       sample: ClusterPolicy cluster-policy
+exporter:
+  description: Who exports the GPUs' metrics by DCGM; null when nobody does.
+  returned: always
+  type: dict
+  contains:
+    name:
+      description: V(gpuops.nim), V(gpu_operator), V(ack) or V(other).
+      type: str
+      sample: gpu_operator
+    evidence:
+      description: By what that is seen.
+      type: str
+      sample: DaemonSet gpu-operator/nvidia-dcgm-exporter
+    nodes:
+      description: How many nodes it is meant to run on, by the cluster's own count.
+      type: int
+      sample: 2
 nodes:
   description: The nodes that offer GPUs, have the plugin, or are expected to have GPUs.
   returned: always
@@ -127,6 +145,11 @@ runtime_classes:
       sample: true
 node_feature_discovery:
   description: Whether the cluster has Node Feature Discovery, through which GPU Feature Discovery labels nodes.
+  returned: always
+  type: bool
+  sample: false
+service_monitors:
+  description: Whether the cluster knows the Prometheus operator's kind ServiceMonitor.
   returned: always
   type: bool
   sample: false

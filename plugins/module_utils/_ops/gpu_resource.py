@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # Copyright: Contributors to gpuops.nim
-"""Who offers the GPUs of the nodes to Kubernetes, and whether each node offers as many as it should."""
+"""Who offers the GPUs of the nodes to Kubernetes and who exports their metrics; whether each node offers all it has."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ OURS = "gpuops.nim"
 _HEARTBEAT = 20.0
 _SOCKETS = "/var/lib/kubelet/device-plugins"
 _NVIDIA = re.compile(r"nvidia|gpushare|cgpu|hami")
+_OPERATOR = ("ClusterPolicy", "GPUCluster")  # kinds of the GPU Operator that own what it runs
 _LINES, _SHOWN = 50, 300  # of a log that are read, of its last line that are told
 
 # what NVIDIA's plugin says when it finds no GPU, and what it means; the words of 0.14 to 0.20
@@ -73,9 +74,11 @@ def run(params: Mapping[str, Any], *, check_mode: bool, diff: bool, progress: Pr
     nodes = watch.wait(timeout, progress)
     data = {
         "owner": asdict(who) if who else None,
+        "exporter": _exporter(client),
         "nodes": nodes,
         "runtime_classes": _runtime_classes(client),
         "node_feature_discovery": client.serves("nfd.k8s-sigs.io/v1alpha1", "NodeFeature"),
+        "service_monitors": client.serves("monitoring.coreos.com/v1", "ServiceMonitor"),
     }
     wrong = [f"node {node['name']}: {node['reason']}" for node in nodes if node["reason"]]
     if wrong and timeout:
@@ -110,12 +113,30 @@ def _owners(client: Client) -> Iterator[Owner]:
         if meta["name"] == "ack-nvidia-device-plugin":
             yield Owner("ack", title)
         elif _is_plugin(meta["name"], pod):
-            operators = [r for r in meta.get("ownerReferences") or () if r["kind"] == "ClusterPolicy"]
-            yield Owner("gpu_operator" if operators else OURS if is_ours(each) else "other", title)
+            yield Owner(_maker(each), title)
     # before Kubernetes 1.32, ACK runs it as a static pod of each node
     for pod in client.list("v1", "Pod", labels="component=nvidia-device-plugin").items:
         if (pod["metadata"].get("annotations") or {}).get("kubernetes.io/config.source") == "file":
             yield Owner("ack", f"static pod {pod['metadata']['namespace']}/{pod['metadata']['name']}")
+
+
+def _exporter(client: Client) -> Optional[Object]:
+    """Who runs a DCGM exporter, with how many nodes it is meant for. As above, others come before us."""
+    found = []
+    for each in client.list("apps/v1", "DaemonSet").items:
+        meta, containers = each["metadata"], each["spec"]["template"]["spec"]["containers"]
+        ack = meta["name"] == "ack-prometheus-gpu-exporter"
+        if ack or any("dcgm-exporter" in container["image"] for container in containers):
+            who = Owner("ack" if ack else _maker(each), f"DaemonSet {meta['namespace']}/{meta['name']}")
+            nodes = (each.get("status") or {}).get("desiredNumberScheduled", 0)
+            found.append({**asdict(who), "nodes": nodes})
+    return min(found, key=lambda one: one["name"] == OURS, default=None)
+
+
+def _maker(obj: Object) -> str:
+    if any(owner["kind"] in _OPERATOR for owner in obj["metadata"].get("ownerReferences") or ()):
+        return "gpu_operator"
+    return OURS if is_ours(obj) else "other"
 
 
 def _is_plugin(name: str, pod: Object) -> bool:

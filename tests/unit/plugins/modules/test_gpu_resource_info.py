@@ -91,6 +91,35 @@ def test_who_offers_gpus(run: Run, api: FakeApiServer) -> None:
     assert run()["owner"]["name"] == "other"
 
 
+def exporter(name: str, image: str = "nvcr.io/nvidia/k8s/dcgm-exporter:4.5.3-4.8.2-distroless") -> dict[str, Any]:
+    obj = plugin()
+    obj["metadata"] = {"name": name, "namespace": "monitoring"}
+    obj["spec"]["template"]["spec"] = {"containers": [{"name": "main", "image": image}]}
+    return obj
+
+
+def test_who_exports_metrics(run: Run, api: FakeApiServer) -> None:
+    api.put(plugin())  # a device plugin is none
+    assert run()["exporter"] is None
+    ours = exporter("ours")
+    ours["metadata"]["labels"] = {"app.kubernetes.io/managed-by": "gpuops.nim"}
+    api.put(ours)
+    assert run()["exporter"] == {"name": "gpuops.nim", "evidence": "DaemonSet monitoring/ours", "nodes": 1}
+    # beside ours, another one is what matters
+    for name, image, who in (
+        ("zzz", "mirror.example.com/dcgm-exporter:1", "other"),
+        ("ack-prometheus-gpu-exporter", "registry.example.com/acs/gpu-prometheus-exporter:v2", "ack"),
+    ):
+        api.put(exporter(name, image))
+        told = run()["exporter"]
+        assert (told["name"], told["evidence"]) == (who, f"DaemonSet monitoring/{name}")
+        api.remove("DaemonSet", "monitoring", name)
+    of_operator = exporter("nvidia-dcgm-exporter")
+    of_operator["metadata"]["ownerReferences"] = [{"kind": "ClusterPolicy", "name": "cluster-policy", "uid": "1"}]
+    api.put(of_operator)
+    assert run()["exporter"]["name"] == "gpu_operator"
+
+
 def test_all_as_expected(run: Run, api: FakeApiServer) -> None:
     for obj in (node("gpu-1", 8), plugin(), pod("gpu-1")):
         api.put(obj)
