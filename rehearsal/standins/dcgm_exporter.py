@@ -109,7 +109,7 @@ def render(wanted: list[Counter], gpus: int, owners: Mapping[str, Mapping[str, s
         for gpu in range(gpus):
             uuid = f"GPU-{gpu:08d}-0000-4000-8000-000000000000"
             labels = {"gpu": gpu, "UUID": uuid, "pci_bus_id": f"00000000:{gpu:02X}:00.0", "device": f"nvidia{gpu}"}
-            labels |= {"modelName": "NVIDIA H200", "hostname": node, **constant, **owners.get(uuid, {})}
+            labels |= {"modelName": "NVIDIA H200", "Hostname": node, **constant, **owners.get(uuid, {})}
             told = ",".join(f'{key}="{value}"' for key, value in labels.items())
             lines.append(f"{each.field}{{{told}}} {gpu}")
     return "\n".join(lines) + "\n"

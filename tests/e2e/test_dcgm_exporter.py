@@ -83,7 +83,7 @@ def test_series_name_the_pod_that_has_a_gpu(bare, role, scrape):
     assert {"DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_DEV_FB_USED", "DCGM_FI_DEV_XID_ERRORS"} <= found.keys()
     assert not [field for field in found if "_PROF_" in field]
     series = found["DCGM_FI_DEV_GPU_UTIL"]
-    assert [(each["gpu"], each["hostname"]) for each in series] == [(str(gpu), NODE) for gpu in range(GPUS)]
+    assert [(each["gpu"], each["Hostname"]) for each in series] == [(str(gpu), NODE) for gpu in range(GPUS)]
     owners = [(each["namespace"], each["pod"], each["container"]) for each in series if "pod" in each]
     assert owners == [("default", "computes", "main")] * 2
 

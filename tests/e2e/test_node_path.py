@@ -99,7 +99,8 @@ def node(bare, run, tmp_path_factory):
             yield replace(node, first=node.play("site.yml"))
             # bare again, for whoever comes next
             bare.kserve(kserve_state="absent", kserve_delete_inference_services=True)
-            bare.kubectl("delete", "namespace/kserve", "namespace/nvidia-device-plugin", "runtimeclass/nvidia")
+            namespaces = [f"namespace/{name}" for name in ("kserve", "nvidia-device-plugin", "dcgm-exporter")]
+            bare.kubectl("delete", *namespaces, "runtimeclass/nvidia")
             bare.kubectl("delete", "pvc/nim-model", "secret/ngc-secret", "secret/nvidia-nim-secrets", "-n", "default")
     finally:
         bare.run(*rehearsal, "host", "down", NAME)
@@ -119,7 +120,8 @@ def inventory(bare: Bare, repository: str, folder: Path) -> dict[str, Any]:
         "container_toolkit_mirror": packages.ADDRESS,
         "container_toolkit_key_fingerprint": packages.fingerprint(bare.layout),
     }
-    return {"all": {"children": {"gpu_hosts": {"hosts": {NAME: {}}, "vars": variables}}, "vars": bare.of_kserve()}}
+    everywhere = {**bare.of_kserve(), "gpu_hosts_exporter": True}
+    return {"all": {"children": {"gpu_hosts": {"hosts": {NAME: {}}, "vars": variables}}, "vars": everywhere}}
 
 
 def changes(said: str) -> dict[str, int]:
@@ -136,6 +138,8 @@ def test_one_command_goes_from_a_bare_host_to_an_answered_chat(node):
     pod = node.pod()
     assert pod["spec"]["nodeName"] == NAME
     assert pod["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    exporter = "/api/v1/namespaces/dcgm-exporter/services/dcgm-exporter:metrics/proxy/metrics"
+    assert f'namespace="default",pod="{pod["metadata"]["name"]}"' in node.bare.kubectl("get", "--raw", exporter)
     controllers = node.bare.get("pods", "-n", "kserve")["items"]
     assert {each["spec"]["nodeName"] for each in controllers} == {NAME}
 

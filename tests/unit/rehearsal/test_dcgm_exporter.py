@@ -52,7 +52,7 @@ def test_its_text_is_that_of_nvidias_template() -> None:
     assert lines[:2] == ["# HELP DCGM_FI_DEV_GPU_UTIL GPU utilization (in %).", "# TYPE DCGM_FI_DEV_GPU_UTIL gauge"]
     assert lines[3] == (
         f'DCGM_FI_DEV_GPU_UTIL{{gpu="1",UUID="{uuid}",pci_bus_id="00000000:01:00.0",device="nvidia1",'
-        'modelName="NVIDIA H200",hostname="gpu-1",DCGM_FI_DRIVER_VERSION="580.178.04",container="main",'
+        'modelName="NVIDIA H200",Hostname="gpu-1",DCGM_FI_DRIVER_VERSION="580.178.04",container="main",'
         'namespace="models",pod="chat-0"} 1'
     )
     assert "pod=" not in lines[2]
