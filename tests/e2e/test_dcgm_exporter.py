@@ -71,14 +71,24 @@ def capabilities(bare):
     return pod_of(bare)["containers"][0]["securityContext"]["capabilities"]
 
 
-@pytest.mark.usefixtures("computes")
+@pytest.fixture(scope="module")
+def labelled(bare, computes):
+    """The node is as GPU Feature Discovery labels it and its owners taint it."""
+    bare.kubectl("label", "node", NODE, "nvidia.com/gpu.present=true")
+    bare.kubectl("taint", "node", NODE, "nvidia.com/gpu=present:NoSchedule")
+    yield
+    bare.kubectl("label", "node", NODE, "nvidia.com/gpu.present-")
+    bare.kubectl("taint", "node", NODE, "nvidia.com/gpu-")
+
+
+@pytest.mark.usefixtures("labelled")
 def test_series_name_the_pod_that_has_a_gpu(bare, role, scrape):
-    said, counts = role("--check", "--diff")
+    said, counts = role("--check", "--diff", dcgm_exporter_nodes=[])
     assert counts["changed"] == 1
     assert "DCGM_FI_DEV_FB_USED" in said
     assert SPACE not in bare.kubectl("get", "namespaces", "-o", "name")
 
-    role()
+    role(dcgm_exporter_nodes=[])
     found = scrape()
     assert {"DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_DEV_FB_USED", "DCGM_FI_DEV_XID_ERRORS"} <= found.keys()
     assert not [field for field in found if "_PROF_" in field]
@@ -88,25 +98,16 @@ def test_series_name_the_pod_that_has_a_gpu(bare, role, scrape):
     assert owners == [("default", "computes", "main")] * 2
 
     for modes in ((), ("--check", "--diff")):
-        _, counts = role(*modes)
+        _, counts = role(*modes, dcgm_exporter_nodes=[])
         assert counts["changed"] == 0
 
 
-def test_it_asks_for_no_more_than_it_needs_and_goes_to_tainted_nodes_that_have_the_label(bare, role, until):
+def test_it_asks_for_no_more_than_it_needs_and_is_where_the_label_is(bare, role, until):
     pod = pod_of(bare)
     assert pod["runtimeClassName"] == "nvidia"
     assert {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in pod["tolerations"]
     assert capabilities(bare) == {"drop": ["ALL"]}
-
-    # as nodes are that GPU Feature Discovery labels and their owners taint
-    bare.kubectl("label", "node", NODE, "nvidia.com/gpu.present=true")
-    bare.kubectl("taint", "node", NODE, "nvidia.com/gpu=present:NoSchedule")
-    try:
-        role(dcgm_exporter_nodes=[])
-        assert pod_of(bare)["nodeName"] == NODE
-    finally:
-        bare.kubectl("label", "node", NODE, "nvidia.com/gpu.present-")
-        bare.kubectl("taint", "node", NODE, "nvidia.com/gpu-")
+    bare.kubectl("label", "node", NODE, "nvidia.com/gpu.present-")
     until(lambda: not bare.get("pods", "-n", SPACE)["items"], "its pod to leave a node that has no label")
 
 
@@ -132,7 +133,7 @@ def test_profiling_gives_the_capability_and_its_series_and_only_then(bare, role,
 def test_what_does_not_come_up_is_named_with_the_reason(bare, role, variables, words):
     other = {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "other"}, "handler": "other"}
     bare.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(other))
-    said, _ = role(rc=2, dcgm_exporter_wait_timeout=6, **variables)
+    said, _ = role(rc=2, dcgm_exporter_wait_timeout=5, **variables)
     bare.kubectl("delete", "runtimeclass", "other")
     for word in words:
         assert word in said
