@@ -127,9 +127,9 @@ def _exporter(client: Client) -> Optional[Object]:
         meta, containers = each["metadata"], each["spec"]["template"]["spec"]["containers"]
         ack = meta["name"] == "ack-prometheus-gpu-exporter"
         if ack or any("dcgm-exporter" in container["image"] for container in containers):
-            who = Owner("ack" if ack else _maker(each), f"DaemonSet {meta['namespace']}/{meta['name']}")
+            evidence = f"DaemonSet {meta['namespace']}/{meta['name']}"
             nodes = (each.get("status") or {}).get("desiredNumberScheduled", 0)
-            found.append({**asdict(who), "nodes": nodes})
+            found.append({"name": "ack" if ack else _maker(each), "evidence": evidence, "nodes": nodes})
     return min(found, key=lambda one: one["name"] == OURS, default=None)
 
 
