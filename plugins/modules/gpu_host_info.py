@@ -346,7 +346,9 @@ gpu_host:
           type: str
           sample: containerd
         flavour:
-          description: V(plain), or who brought containerd, V(k3s), V(rke2) or V(microk8s).
+          description:
+            - V(plain), or who brought containerd, V(k3s), V(rke2), V(microk8s) or V(kubespray), which writes its
+              configuration anew whenever it runs.
           type: str
           sample: plain
         version:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # Copyright: Contributors to gpuops.nim
-"""Private. containerd, on its own or as k3s, RKE2 or MicroK8s bring it."""
+"""Private. containerd, on its own or as k3s, RKE2, MicroK8s or Kubespray bring it."""
 
 from __future__ import annotations
 
@@ -58,6 +58,11 @@ FLAVOURS = (
         ("/var/snap/microk8s/current",),
     ),
 )
+# Kubespray's is where a plain one is. Its unit has this comment, which others have copied, so the host must also have
+# the file with its name, which is on all its nodes until it is reset.
+KUBESPRAY = "/etc/modules-load.d/kubespray-br_netfilter.conf"
+KUBESPRAY_UNIT = "/etc/systemd/system/containerd.service"
+KUBESPRAY_COMMENT = "# Set the cgroup slice of the service so that kube reserved takes effect"
 
 
 class Unreadable(Exception):
@@ -71,7 +76,7 @@ def find(host: Host) -> list[Runtime]:
 def _describe(host: Host, flavour: Flavour) -> Runtime:
     program = host.first(*flavour.programs)
     version = release.find(host, program, flavour.packages)
-    found = Runtime("containerd", flavour.name, version, host.first(flavour.config))
+    found = Runtime("containerd", _brought_by(host, flavour), version, host.first(flavour.config))
     try:
         config = _Config(host, flavour.config, version, program, found.problems) if found.config else None
     except Unreadable as error:
@@ -92,6 +97,13 @@ def _describe(host: Host, flavour: Flavour) -> Runtime:
         dropped = [path for path in DROP_INS if host.exists(path)]
         found.problems.extend(f"{path} is not read: no {flavour.config} imports it." for path in dropped)
     return found
+
+
+def _brought_by(host: Host, flavour: Flavour) -> str:
+    kubespray = (
+        flavour.name == "plain" and host.exists(KUBESPRAY) and KUBESPRAY_COMMENT in (host.read(KUBESPRAY_UNIT) or "")
+    )
+    return "kubespray" if kubespray else flavour.name
 
 
 class _Config:
@@ -209,7 +221,9 @@ def _highest(version: str) -> int:
 
 
 def _systemd_cgroup(handlers: Mapping[str, Any], name: str) -> bool:
-    return bool(_table(_table(handlers, name), "options").get("SystemdCgroup", False))
+    """Whatever the case: Kubespray before 2.28 writes systemdCgroup, which containerd 1 takes for the same."""
+    options = _table(_table(handlers, name), "options")
+    return any(bool(value) for key, value in options.items() if key.lower() == "systemdcgroup")
 
 
 def _problems(host: Host, flavour: Flavour, version: Optional[str], config: _Config, default: str) -> list[str]:

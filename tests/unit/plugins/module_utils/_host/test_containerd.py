@@ -8,6 +8,8 @@ import pytest
 RECORDED = Path(__file__).parent / "systems" / "containerd"
 CONFIG = "/etc/containerd/config.toml"
 DROP_IN = "/etc/containerd/conf.d/99-nvidia.toml"
+UNIT = "/etc/systemd/system/containerd.service"
+BR_NETFILTER = "/etc/modules-load.d/kubespray-br_netfilter.conf"
 K3S = "/var/lib/rancher/k3s/agent/etc/containerd/config.toml"
 IMPORTS = 'imports = ["/etc/containerd/conf.d/*.toml"]'
 
@@ -215,3 +217,54 @@ def test_k3s_beside_a_plain_one(tree):
 def test_microk8s(tree):
     tree.file("/var/snap/microk8s/current/args/containerd.toml", recorded("v2"))
     assert containerd(tree)["flavour"] == "microk8s"
+
+
+# kubespray.toml is what Kubespray 2.31.0's template config.toml.j2 makes of its defaults, kubespray-nvidia.toml what it
+# makes of them with the variables that the role container_toolkit tells; this is the end of its containerd.service.
+def kubespray(tree, name):
+    tree.file("/usr/local/bin/containerd")
+    tree.printed["/usr/local/bin/containerd --version"] = "containerd github.com/containerd/containerd/v2 v2.2.3 0\n"
+    tree.file("/etc/kubernetes/kubelet.env", 'KUBE_LOG_LEVEL="--v=2"\n')
+    tree.file(BR_NETFILTER, "br_netfilter")
+    tree.file(
+        UNIT,
+        "[Service]\nExecStart=/usr/local/bin/containerd\nTasksMax=infinity\nOOMScoreAdjust=-999\n"
+        "# Set the cgroup slice of the service so that kube reserved takes effect\n\n[Install]\n",
+    )
+    tree.file(CONFIG, recorded(name))
+
+
+def test_kubespray(tree, nvidia):
+    kubespray(tree, "kubespray")
+    found = containerd(tree)
+    assert (found["flavour"], found["version"], found["config"]) == ("kubespray", "2.2.3", CONFIG)
+    assert (found["config_version"], found["default_runtime"], found["nvidia_handler"]) == (3, "runc", False)
+    assert (found["systemd_cgroup"], found["cdi"], found["problems"]) == (True, True, [])
+
+
+def test_kubespray_that_has_the_handler_itself(tree, nvidia):
+    kubespray(tree, "kubespray-nvidia")
+    found = containerd(tree)
+    assert (found["flavour"], found["nvidia_handler"], found["problems"]) == ("kubespray", True, [])
+
+
+@pytest.mark.parametrize("gone", [UNIT, BR_NETFILTER])
+def test_one_sign_of_kubespray_is_not_enough(tree, gone):
+    """Others have copied its unit; with Docker or CRI-O it brings no containerd."""
+    kubespray(tree, "kubespray")
+    tree.path(gone).unlink()
+    assert containerd(tree)["flavour"] == "plain"
+
+
+def test_kubeadm_is_not_kubespray(tree):
+    tree.file("/var/lib/kubelet/kubeadm-flags.env", 'KUBELET_KUBEADM_ARGS=""\n')
+    tree.file("/etc/kubernetes/kubelet.conf")
+    tree.file("/etc/modules-load.d/br_netfilter.conf", "br_netfilter\n")
+    tree.file(UNIT, "[Service]\nExecStart=/usr/local/bin/containerd\nTasksMax=infinity\nOOMScoreAdjust=-999\n")
+    tree.file(CONFIG, recorded("v2"))
+    assert containerd(tree, "1.7.24-1")["flavour"] == "plain"
+
+
+def test_options_as_kubespray_wrote_them_until_2_27(tree):
+    tree.file(CONFIG, recorded("v2").replace("SystemdCgroup = true", "systemdCgroup = true"))
+    assert containerd(tree, "1.7.24-1")["systemd_cgroup"] is True
