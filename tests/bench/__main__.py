@@ -12,9 +12,10 @@ from functools import partial
 from pathlib import Path
 
 from rehearsal.layout import Layout
+from tests.peer import peer_collection
 
 from . import report
-from .contenders import ROOT, Contenders, peer_collection
+from .contenders import ROOT, Contenders
 from .scenarios import Benchmark, BenchmarkError, Samples
 
 REPETITIONS = {1: 5, 20: 3, 100: 1}  # by the number of services

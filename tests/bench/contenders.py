@@ -6,20 +6,19 @@ from __future__ import annotations
 import json
 import os
 import sys
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rehearsal import cluster, toolchain
-from rehearsal.command import run
 from rehearsal.layout import Layout
+from tests.peer import PEER
 
 from .work import ADDRESS, QUESTION, Work
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
-OURS, PEER, KUBECTL = "gpuops.nim", "kubernetes.core", "kubectl"
+OURS, KUBECTL = "gpuops.nim", "kubectl"
 AGENTS = {OURS: "gpuops.nim", PEER: "OpenAPI-Generator/", KUBECTL: "kubectl"}  # how their user agents begin
 
 
@@ -65,27 +64,3 @@ class Contenders:
             "NGC_API_KEY": work.key,
         }
         return Start([*program, f"--extra-vars=@{folder / 'variables.json'}", str(playbook)], environment)
-
-
-def peer_collection(cache: Path) -> Path:
-    """kubernetes.core out of the newest `ansible` package of PyPI, as a collections path; fetched once.
-
-    It runs on our own ansible-core, Python and kubernetes client, so that nothing but the collections differs.
-    """
-    path = cache / "collections"
-    if not (path / "complete").exists():
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-        # what Python the package itself wants doesn't matter: only the collection is taken
-        run([*pip, "--ignore-requires-python", f"--dest={cache}", "ansible"])
-        wheel = max(cache.glob("ansible-*.whl"), key=os.path.getmtime)
-        with zipfile.ZipFile(wheel) as archive:
-            wanted = [name for name in archive.namelist() if name.startswith("ansible_collections/kubernetes/core/")]
-            archive.extractall(path, wanted)
-        (path / "complete").write_text(wheel.name.split("-")[1])
-    return path
-
-
-def peer_versions(path: Path) -> dict[str, str]:
-    """Of kubernetes.core and of the package that it came in."""
-    manifest = json.loads((path / "ansible_collections/kubernetes/core/MANIFEST.json").read_text())
-    return {PEER: manifest["collection_info"]["version"], "from ansible": (path / "complete").read_text()}

@@ -15,8 +15,9 @@ import yaml
 
 from rehearsal import cluster, toolchain
 from rehearsal.layout import Layout
+from tests.peer import peer_versions
 
-from .contenders import AGENTS, OURS, ROOT, peer_versions
+from .contenders import AGENTS, OURS, ROOT
 from .scenarios import Samples
 
 Json = dict[str, Any]
