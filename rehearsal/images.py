@@ -54,7 +54,7 @@ IMAGES = (
     Image("nvidia/nv-rerankqa-mistral-4b-v3", "1.0.0", "ranking"),
 )
 
-PARTS = ("kube-rbac-proxy", "kserve-manifests")  # optional parts that a bare cluster needs
+PARTS = ("kube-rbac-proxy", "kserve-manifests", "k8s-device-plugin-chart")  # optional parts that a bare cluster needs
 PLUGIN = "nvidia/k8s-device-plugin:v0.20.0"  # the name of NVIDIA's, so that a role's own defaults find it
 EXPORTER = "nvidia/k8s/dcgm-exporter:4.5.3-4.8.2-distroless"  # likewise
 _PLUGIN_NEEDS = ("grpcio>=1.66", "protobuf>=5", "PyYAML>=6")
@@ -113,6 +113,8 @@ def push_platform(layout: Layout, tools: Toolchain, progress: Progress) -> None:
     for source, command in _ON_GPU_NODES.values():
         entries[f"opt/plugin/{source}.py"] = (0o644, 0, (SOURCE / "standins" / f"{source}.py").read_bytes())
         entries[f"usr/bin/{command}"] = (0o755, 0, _COMMAND.format(source).encode())
+    manager = Path(tools.program("k8s-device-plugin-chart", "config-manager"))
+    entries["usr/bin/config-manager"] = (0o755, 0, manager.read_bytes())
     program = _tar(entries)
     layers = list(fetch(layout, progress))
     wanted = _digest([layer.name for layer in layers], program, _ON_GPU_NODES, GPUS, sorted(programs.items()))

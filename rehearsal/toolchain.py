@@ -30,7 +30,7 @@ class Part:
     """One Go module under ``toolchain/``: it holds `tool` lines and the `replace` lines of the upstream release."""
 
     name: str
-    packages: str = "tool"  # empty: only the files are wanted
+    packages: str = "tool"  # with a space between; empty: only the files are wanted
     ldflags: str = ""
     files: tuple[tuple[str, str], ...] = ()
     """(module, path in it) of what is used besides the binaries; copied beside them."""
@@ -72,7 +72,19 @@ def _device_plugin() -> Part:
     module = "github.com/NVIDIA/k8s-device-plugin"
     # lazy: as above
     ldflags = f"-extldflags=-Wl,-z,lazy -X {module}/internal/info.version=v0.20.0"
-    return Part("k8s-device-plugin", ldflags=ldflags, cgo=True)
+    packages = f"{module}/cmd/nvidia-device-plugin {module}/cmd/gpu-feature-discovery"
+    return Part("k8s-device-plugin", packages=packages, ldflags=ldflags, cgo=True)
+
+
+def _device_plugin_chart() -> Part:
+    """Its chart, and what the chart's pods begin with when they have a config file."""
+    module = "github.com/NVIDIA/k8s-device-plugin"
+    return Part(
+        "k8s-device-plugin-chart",
+        packages=f"{module}/cmd/config-manager",
+        files=((module, "deployments/helm/nvidia-device-plugin"),),
+        source="k8s-device-plugin",
+    )
 
 
 def _node_feature_discovery() -> Part:
@@ -116,7 +128,10 @@ OPTIONAL = (
     *(_schema_of_kserve(f"kserve-crd-{release}") for release in ("0.15", "0.17", "0.19")),
     *map(_of_container_toolkit, CONTAINER_TOOLKIT),
     _device_plugin(),
+    _device_plugin_chart(),
     _node_feature_discovery(),
+    # asked for its version, kubernetes.core wants an answer
+    Part("helm", ldflags="-X helm.sh/helm/v4/internal/version.version=v4.3.2"),
     Part("kube-rbac-proxy"),
     Part("cert-manager", packages=".", files=(("github.com/cert-manager/cert-manager", "deploy/crds"),)),
     # of the release that Contour knows; it does not start without all its kinds
@@ -213,11 +228,8 @@ def _build(layout: Layout, part: Part, go: str) -> None:
     environment = {"CGO_ENABLED": str(int(part.cgo)), "GOWORK": "off", "GOFLAGS": "-buildvcs=false -mod=readonly"}
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{part.name}-") as scratch:
         if part.packages:
-            run(
-                [go, "build", "-trimpath", "-ldflags", f"-s -w {part.ldflags}", "-o", f"{scratch}/", part.packages],
-                folder=part.folder,
-                environment=environment,
-            )
+            command = [go, "build", "-trimpath", "-ldflags", f"-s -w {part.ldflags}", "-o", f"{scratch}/"]
+            run([*command, *part.packages.split()], folder=part.folder, environment=environment)
         for module, path in part.files:
             downloaded = run([go, "mod", "download", "-json", module], folder=part.folder, environment=environment)
             wanted = Path(json.loads(downloaded)["Dir"], path)

@@ -30,6 +30,7 @@ _NOT_PUBLISHED = (
     "tests/integration/",
     "tests/interpreters.py",
     "tests/matrix/",
+    "tests/peer.py",
     "tests/sanity/test_",
     "tests/unit/",
 )

@@ -282,8 +282,8 @@ gpu_host:
           sample: Driver 580.159.04 is loaded, 580.178.04 is installed.
         ready_for_next_kernel:
           description:
-            - Whether the driver's module is there for the kernel that a reboot would start. Without, the host would come
-              up without GPUs.
+            - Whether the driver's module is there for the kernel that a reboot would start. Without, the host would
+              come up without GPUs.
             - Null where no driver is installed, and where RV(gpu_host.kernel.next) is.
           type: bool
           sample: true

@@ -82,6 +82,14 @@ owner:
       description: By what that is seen.
       type: str
       sample: ClusterPolicy cluster-policy
+    namespace:
+      description: Of the plugin's DaemonSet, if it is seen by one.
+      type: str
+      sample: nvidia-device-plugin
+    release:
+      description: Of Helm, if the DaemonSet came with one.
+      type: str
+      sample: nvidia-device-plugin
 exporter:
   description: Who exports the GPUs' metrics by DCGM; null when nobody does.
   returned: always

@@ -73,13 +73,16 @@ class Bare(Elsewhere):
             finally:
                 process.terminate()
 
-    def role(self, name: str, *modes: str, rc: int = 0, **variables: Any) -> tuple[str, dict[str, int]]:
+    def role(
+        self, name: str, *modes: str, rc: int = 0, env: Mapping[str, str] | None = None, **variables: Any
+    ) -> tuple[str, dict[str, int]]:
         """Plays a role on the controller; its output, and the counts of the recap."""
         with tempfile.TemporaryDirectory() as folder:
             play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "roles": [f"gpuops.nim.{name}"]}
             play["vars"] = {"ansible_python_interpreter": "{{ ansible_playbook_python }}", **variables}
             Path(folder, "play.yml").write_text(yaml.safe_dump([play]))
-            done = self.run("ansible-playbook", "-i", "localhost,", *modes, Path(folder, "play.yml"), rc=rc)
+            command = ("ansible-playbook", "-i", "localhost,", *modes, Path(folder, "play.yml"))
+            done = self.run(*command, rc=rc, env=env or {})
         counts = re.findall(r"(\w+)=(\d+)", done.stdout.partition("PLAY RECAP")[2])
         return done.stdout + done.stderr, {word: int(count) for word, count in counts}
 

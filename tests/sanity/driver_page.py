@@ -54,9 +54,9 @@ A kernel under Secure Boot takes only modules with a key that it knows. `nvidia_
 modules that Ubuntu has signed. Elsewhere the role stops with the steps to enrol the key of the host, which need a
 console at the next boot; `nvidia_driver_mok_enrolled: true` says that it is done.
 
-Those modules come with each kernel of Ubuntu's and are not held; the libraries are. Where the next kernel's modules are of a
-newer driver, apt keeps them back, and that kernel would start without any: the table of `gpu_hosts.yml` names such a host, and
-`nvidia_driver_upgrade: true` brings both up.
+Those modules come with each kernel of Ubuntu's and are not held; the libraries are. Where the next kernel's modules are
+of a newer driver, apt keeps them back, and that kernel would start without any: the table of `gpu_hosts.yml` names such
+a host, and `nvidia_driver_upgrade: true` brings both up.
 """
 _NOT = "\n## Not supported\n\n| | why |\n|---|---|\n"
 _LIVES = "\n## Branches\n\n| branch | kind | support |\n|---|---|---|\n"

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
 from typing import Any, Optional
 
 from ansible_collections.gpuops.nim.plugins.module_utils._kube import rollout
@@ -17,13 +18,17 @@ from ansible_collections.gpuops.nim.plugins.module_utils._kube.errors import For
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.obstacles import Obstacles
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.ownership import is_ours
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.watch import Mirror, Query
+from ansible_collections.gpuops.nim.plugins.module_utils._nim.states import condition, moment
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.result import OpsError, Progress, Result
 
 Object = dict[str, Any]
 Clock = Callable[[], float]
 
 OURS = "gpuops.nim"
+_ROLE = ("gpuops.nim/role", "device_plugin")  # annotation of the pods of a chart that the role has installed
+_RELEASE = "meta.helm.sh/release-name"
 _HEARTBEAT = 20.0
+_PROOF = 10.0  # seconds: a plugin that ends at once looks ready for a moment, and the node still offers the old one's
 _SOCKETS = "/var/lib/kubelet/device-plugins"
 _NVIDIA = re.compile(r"nvidia|gpushare|cgpu|hami")
 _OPERATOR = ("ClusterPolicy", "GPUCluster")  # kinds of the GPU Operator that own what it runs
@@ -56,10 +61,15 @@ _SIGNS = (
 
 @dataclass(frozen=True)
 class Owner:
-    """Who offers GPUs to the cluster; ``name``: gpuops.nim, gpu_operator, ack, dra or other."""
+    """Who offers GPUs to the cluster; ``name``: gpuops.nim, gpu_operator, ack, dra or other.
+
+    ``namespace`` and ``release``: of the DaemonSet, if it is one, and of Helm, if that brought it.
+    """
 
     name: str
     evidence: str
+    namespace: Optional[str] = None
+    release: Optional[str] = None
 
 
 def run(params: Mapping[str, Any], *, check_mode: bool, diff: bool, progress: Progress) -> Result:
@@ -110,10 +120,11 @@ def _owners(client: Client) -> Iterator[Owner]:
     for each in client.list("apps/v1", "DaemonSet").items:
         meta, pod = each["metadata"], each["spec"]["template"]["spec"]
         title = f"DaemonSet {meta['namespace']}/{meta['name']}"
+        release = (meta.get("annotations") or {}).get(_RELEASE)
         if meta["name"] == "ack-nvidia-device-plugin":
-            yield Owner("ack", title)
+            yield Owner("ack", title, meta["namespace"], release)
         elif _is_plugin(meta["name"], pod):
-            yield Owner(_maker(each), title)
+            yield Owner(_maker(each), title, meta["namespace"], release)
     # before Kubernetes 1.32, ACK runs it as a static pod of each node
     for pod in client.list("v1", "Pod", labels="component=nvidia-device-plugin").items:
         if (pod["metadata"].get("annotations") or {}).get("kubernetes.io/config.source") == "file":
@@ -136,13 +147,29 @@ def _exporter(client: Client) -> Optional[Object]:
 def _maker(obj: Object) -> str:
     if any(owner["kind"] in _OPERATOR for owner in obj["metadata"].get("ownerReferences") or ()):
         return "gpu_operator"
-    return OURS if is_ours(obj) else "other"
+    return OURS if _is_ours(obj) else "other"
+
+
+def _is_ours(obj: Object) -> bool:
+    key, value = _ROLE
+    notes = obj["spec"]["template"].get("metadata", {}).get("annotations") or {}
+    return is_ours(obj) or notes.get(key) == value
 
 
 def _is_plugin(name: str, pod: Object) -> bool:
     paths = [((each.get("hostPath") or {}).get("path") or "").rstrip("/") for each in pod.get("volumes") or ()]
     texts = [name, *(container["image"] for container in pod["containers"])]
     return _SOCKETS in paths and any(_NVIDIA.search(text) for text in texts)
+
+
+def _is_of(plugin: Object, pod: Object) -> bool:
+    """Not by its selector: that of NVIDIA's chart fits GPU Feature Discovery, too."""
+    owners = pod["metadata"].get("ownerReferences") or ()
+    return ("DaemonSet", plugin["metadata"]["name"]) in [(each["kind"], each["name"]) for each in owners]
+
+
+def _mounts(container: Object) -> list[str]:
+    return [each["mountPath"] for each in container.get("volumeMounts") or ()]
 
 
 def _list(client: Client, api_version: str, kind: str) -> list[Object]:
@@ -178,6 +205,7 @@ class _Watch:
         self._namespace = params["plugin_namespace"]
         self._plugin = params["plugin_name"]
         self._clock = clock
+        self._proven: dict[tuple[str, str], float] = {}  # pod, ready since: when that is long enough
         self._obstacles = Obstacles(client)
 
     def wait(self, timeout: float, progress: Progress) -> list[Object]:
@@ -192,7 +220,8 @@ class _Watch:
             listed = False
             while True:
                 # the first look has to have seen everything
-                limit = min(begun + timeout, beat) if listed else begun + max(timeout, 30.0)
+                times = [begun + timeout, beat, *(each for each in self._proven.values() if each > self._clock())]
+                limit = min(times) if listed else begun + max(timeout, 30.0)
                 listed = mirror.wait(max(0.0, limit - self._clock())) or listed
                 now = self._clock()
                 if not listed:
@@ -215,7 +244,7 @@ class _Watch:
     def _of_plugin(self, mirror: Mirror) -> tuple[Optional[Object], list[Object]]:
         for each in mirror.objects("DaemonSet"):
             if each["metadata"]["name"] == self._plugin:
-                pods = [pod for pod in mirror.objects("Pod") if rollout.selects(each["spec"]["selector"], pod)]
+                pods = [pod for pod in mirror.objects("Pod") if _is_of(each, pod)]
                 # one that is ending only where no other one is
                 return each, sorted(pods, key=lambda pod: "deletionTimestamp" not in pod["metadata"])
         return None, []
@@ -234,10 +263,22 @@ class _Watch:
             reason = self._reason(wanted, capacity, allocatable, by_node.get(name))
             if not reason and name in by_node and missing:  # what the node offers may be the old pod's
                 reason = missing[0]
+            if not reason and plugin and name in by_node and self._is_young(plugin, by_node[name]):
+                reason = f"pod {by_node[name]['metadata']['name']} has been ready for less than {_PROOF:.0f} s"
             rows.append(_row(name, capacity, allocatable, wanted, reason))
         for name in sorted(set(self._expected) - names):
             rows.append(_row(name, 0, 0, self._expected[name], "the cluster has no node of that name"))
         return rows
+
+    def _is_young(self, plugin: Object, pod: Object) -> bool:
+        """What minReadySeconds would see to; NVIDIA's chart has none."""
+        ready = moment(condition(pod, "Ready").get("lastTransitionTime"))
+        if not ready or plugin["spec"].get("minReadySeconds"):
+            return False
+        age = (datetime.now(timezone.utc) - ready).total_seconds()
+        rest = min(max(0.0, _PROOF - age), _PROOF)  # whatever the difference of the clocks
+        until = self._proven.setdefault((pod["metadata"]["name"], str(ready)), self._clock() + rest)
+        return self._clock() < until
 
     def _reason(self, wanted: Optional[int], capacity: int, allocatable: int, pod: Optional[Object]) -> str:
         if wanted is None and not pod:
@@ -268,7 +309,8 @@ class _Watch:
 
     def _log(self, pod: Object) -> str:
         meta = pod["metadata"]
-        container = next(iter(pod["spec"]["containers"]))["name"]
+        containers = pod["spec"]["containers"]  # a chart's may have others before the plugin
+        container = next((each for each in containers if _SOCKETS in _mounts(each)), containers[0])["name"]
         path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}/log"
         query = {"tailLines": str(_LINES), "container": container}
         last = ""

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -57,7 +59,8 @@ def pod(on: str, ready: bool = True, **meta: Any) -> dict[str, Any]:
         state = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}}
         last = {"terminated": {"exitCode": 1, "reason": "Error"}}
         status["containerStatuses"] = [{"name": "main", "state": state, "lastState": last}]
-    metadata = {"name": f"plugin-{on}", "namespace": SPACE, "labels": LABELS, **meta}
+    owners = [{"kind": "DaemonSet", "name": NAME}]
+    metadata = {"name": f"plugin-{on}", "namespace": SPACE, "labels": LABELS, "ownerReferences": owners, **meta}
     spec = {"nodeName": on, "containers": [{"name": "main"}]}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec, "status": status}
 
@@ -79,14 +82,17 @@ def test_who_offers_gpus(run: Run, api: FakeApiServer) -> None:
     assert run()["owner"] == {
         "name": "other",
         "evidence": "node gpu-1 has 8 nvidia.com/gpu, and no plugin is seen that offers them",
+        "namespace": None,
+        "release": None,
     }
     api.put(plugin(**{"app.kubernetes.io/managed-by": "gpuops.nim"}))
-    assert run()["owner"] == {"name": "gpuops.nim", "evidence": f"DaemonSet {SPACE}/{NAME}"}
+    ours = {"name": "gpuops.nim", "evidence": f"DaemonSet {SPACE}/{NAME}", "namespace": SPACE, "release": None}
+    assert run()["owner"] == ours
     # beside ours, another one is what matters
     static = pod("gpu-1", labels={"component": "nvidia-device-plugin"})
     static["metadata"] |= {"namespace": "kube-system", "annotations": {"kubernetes.io/config.source": "file"}}
     api.put(static)
-    assert run()["owner"] == {"name": "ack", "evidence": "static pod kube-system/plugin-gpu-1"}
+    assert (run()["owner"]["name"], run()["owner"]["evidence"]) == ("ack", "static pod kube-system/plugin-gpu-1")
     api.put(plugin())
     assert run()["owner"]["name"] == "other"
 
@@ -118,6 +124,16 @@ def test_who_exports_metrics(run: Run, api: FakeApiServer) -> None:
     of_operator["metadata"]["ownerReferences"] = [{"kind": "ClusterPolicy", "name": "cluster-policy", "uid": "1"}]
     api.put(of_operator)
     assert run()["exporter"]["name"] == "gpu_operator"
+
+
+def test_a_release_of_helm_is_ours_by_what_its_pods_carry_not_by_its_name(run: Run, api: FakeApiServer) -> None:
+    chart = plugin(**{"app.kubernetes.io/managed-by": "Helm"})
+    chart["metadata"]["annotations"] = {"meta.helm.sh/release-name": NAME}
+    api.put(chart)
+    assert (run()["owner"]["name"], run()["owner"]["release"]) == ("other", NAME)
+    chart["spec"]["template"]["metadata"] = {"annotations": {"gpuops.nim/role": "device_plugin"}}
+    api.put(chart)
+    assert (run()["owner"]["name"], run()["owner"]["release"]) == ("gpuops.nim", NAME)
 
 
 def test_all_as_expected(run: Run, api: FakeApiServer) -> None:
@@ -155,6 +171,14 @@ def test_what_is_not_as_expected(
     assert f"node gpu-1: {words}" in result["msg"]
 
 
+def test_only_its_own_pods_count(run: Run, api: FakeApiServer) -> None:
+    discovery = [{"kind": "DaemonSet", "name": "gpu-feature-discovery"}]  # NVIDIA's chart gives both the same labels
+    other = pod("gpu-1", False, name="the-other", ownerReferences=discovery)
+    for obj in (node("gpu-1", 8), plugin(), pod("gpu-1"), other):
+        api.put(obj)
+    assert "failed" not in run(expected={"gpu-1": 8}, wait_timeout=1, **OF_PLUGIN)
+
+
 def test_the_plugins_own_words_are_explained(run: Run, api: FakeApiServer) -> None:
     for obj in (node("gpu-1"), plugin(0), pod("gpu-1", False)):
         api.put(obj)
@@ -179,3 +203,28 @@ def test_a_plugin_that_is_being_replaced_is_waited_for(run: Run, api: FakeApiSer
 
 def test_no_number(run: Run) -> None:
     assert "expected: gpu-1: 'many'" in run(expected={"gpu-1": "many"})["msg"]
+
+
+def test_a_pod_that_has_just_become_ready_does_not_count_yet(run: Run, api: FakeApiServer) -> None:
+    for clock in (0, 3600):  # the node's may be ahead
+        young = pod("gpu-1")
+        since = datetime.now(timezone.utc) - timedelta(seconds=5) + timedelta(seconds=clock)
+        young["status"]["conditions"][0]["lastTransitionTime"] = since.strftime("%Y-%m-%dT%H:%M:%SZ")
+        for obj in (node("gpu-1", 8), plugin(), young):
+            api.put(obj)
+        told = run(expected={"gpu-1": 8}, wait_timeout=1, **OF_PLUGIN)["msg"]
+        assert "pod plugin-gpu-1 has been ready for less than 10 s" in told
+    young["status"]["conditions"][0]["lastTransitionTime"] = "2026-01-01T00:00:00Z"
+    api.put(young)
+    assert "failed" not in run(expected={"gpu-1": 8}, wait_timeout=1, **OF_PLUGIN)
+
+
+def test_a_pod_counts_as_soon_as_it_has_been_ready_long_enough(run: Run, api: FakeApiServer) -> None:
+    young = pod("gpu-1")
+    since = datetime.now(timezone.utc) - timedelta(seconds=8)
+    young["status"]["conditions"][0]["lastTransitionTime"] = since.strftime("%Y-%m-%dT%H:%M:%SZ")
+    for obj in (node("gpu-1", 8), plugin(), young):
+        api.put(obj)
+    begun = time.monotonic()
+    assert "failed" not in run(expected={"gpu-1": 8}, wait_timeout=30, **OF_PLUGIN)
+    assert 0.5 < time.monotonic() - begun < 10
