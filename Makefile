@@ -67,7 +67,7 @@ e2e: $(TEST_READY) up ## playbooks on the rehearsal cluster
 molecule: $(TEST_READY) up ## the role's scenario
 	$(BIN)/python -m pytest tests/e2e/test_molecule.py
 
-slow: $(TEST_READY) up ## what the tests leave out: more releases of ansible-core, a driver that DKMS compiles, KServe with cert-manager, the benchmark in short
+slow: $(TEST_READY) up ## what the tests leave out: more releases of ansible-core, a driver that DKMS compiles, KServe with cert-manager, the device plugin by Helm, the benchmark in short
 	$(BIN)/python -m pytest -m slow
 
 leak: $(TEST_READY) up ## traces of a key in anything that a run writes

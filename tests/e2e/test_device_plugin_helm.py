@@ -239,7 +239,6 @@ def test_it_goes_without_taking_a_running_pod(bare, role, helm, busy, until):
     assert counts["changed"] == 0
 
 
-@pytest.mark.slow
 def test_a_release_of_somebody_else_is_left_alone(bare, role, helm, chart):
     role(**HELM, device_plugin_state="absent")
     values = ('--set-json=nodeSelector={"no":"node"}', "--create-namespace", *SPACE)
