@@ -8,8 +8,8 @@ import re
 import pytest
 import yaml
 
-from rehearsal.images import PLUGIN
 from rehearsal.layout import GPUS, NODE
+from tests.e2e import test_device_plugin
 
 pytestmark = pytest.mark.bare
 
@@ -38,11 +38,7 @@ def role(bare):
 @pytest.fixture(scope="module")
 def computes(bare, role):
     """A pod that has two of the GPUs."""
-    container = {"name": "main", "image": f"nvcr.io/{PLUGIN}", "command": ["/usr/bin/python3", "-c"]}
-    container |= {"args": ["import time; time.sleep(3600)"], "resources": {"limits": {"nvidia.com/gpu": 2}}}
-    spec = {"containers": [container], "terminationGracePeriodSeconds": 0}
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "computes", "namespace": "default"}, "spec": spec}
-    bare.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(pod))
+    test_device_plugin.computes(bare)
     bare.kubectl("wait", "pod/computes", "-n", "default", "--for=condition=Ready", "--timeout=60s")
     yield
     bare.kubectl("delete", "pod", "computes", "-n", "default", "--now")

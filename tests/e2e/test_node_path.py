@@ -22,6 +22,7 @@ from rehearsal.layout import GPUS
 from rehearsal.progress import Progress
 from rehearsal.standins.ngc import KEYS
 from tests.e2e.conftest import Bare
+from tests.e2e.test_dcgm_exporter import SERIES
 
 pytestmark = pytest.mark.bare
 
@@ -138,8 +139,7 @@ def test_one_command_goes_from_a_bare_host_to_an_answered_chat(node):
     pod = node.pod()
     assert pod["spec"]["nodeName"] == NAME
     assert pod["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
-    exporter = "/api/v1/namespaces/dcgm-exporter/services/dcgm-exporter:metrics/proxy/metrics"
-    assert f'namespace="default",pod="{pod["metadata"]["name"]}"' in node.bare.kubectl("get", "--raw", exporter)
+    assert f'namespace="default",pod="{pod["metadata"]["name"]}"' in node.bare.kubectl("get", "--raw", SERIES)
     controllers = node.bare.get("pods", "-n", "kserve")["items"]
     assert {each["spec"]["nodeName"] for each in controllers} == {NAME}
 

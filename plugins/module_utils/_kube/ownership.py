@@ -7,7 +7,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Optional
 
 from .client import FIELD_MANAGER
 
@@ -43,7 +43,7 @@ def owner(live: Mapping[str, Any]) -> str:
     if labels.get("servingType") or "arena.kubeflow.org/username" in notes:
         user = notes.get("arena.kubeflow.org/username")
         signs.append(f"made by arena{f' for user {user}' if user else ''}")
-    elif release := notes.get("meta.helm.sh/release-name") or (labels.get("heritage") and labels.get("release")):
+    elif release := helm_release(live) or (labels.get("heritage") and labels.get("release")):
         signs.append(f"made by Helm release {release}")
     elif manager := labels.get("app.kubernetes.io/managed-by"):
         signs.append(f"labelled as managed by {manager}")
@@ -52,6 +52,12 @@ def owner(live: Mapping[str, Any]) -> str:
     if others := managers(live):
         signs.append(f"last written by {', '.join(others)}")
     return "; ".join(signs) or "nothing on it says whose it is"
+
+
+def helm_release(live: Mapping[str, Any]) -> Optional[str]:
+    """The release of Helm that the object came with."""
+    release: Optional[str] = (live["metadata"].get("annotations") or {}).get("meta.helm.sh/release-name")
+    return release
 
 
 def owned(live: Mapping[str, Any]) -> dict[str, Any]:

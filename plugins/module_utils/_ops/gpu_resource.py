@@ -16,7 +16,7 @@ from ansible_collections.gpuops.nim.plugins.module_utils._kube.auth import conne
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.client import Client
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.errors import Forbidden, KindMissing, KubeError
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.obstacles import Obstacles
-from ansible_collections.gpuops.nim.plugins.module_utils._kube.ownership import is_ours
+from ansible_collections.gpuops.nim.plugins.module_utils._kube.ownership import helm_release, is_ours
 from ansible_collections.gpuops.nim.plugins.module_utils._kube.watch import Mirror, Query
 from ansible_collections.gpuops.nim.plugins.module_utils._nim.states import condition, moment
 from ansible_collections.gpuops.nim.plugins.module_utils._ops.result import OpsError, Progress, Result
@@ -26,7 +26,6 @@ Clock = Callable[[], float]
 
 OURS = "gpuops.nim"
 _ROLE = ("gpuops.nim/role", "device_plugin")  # annotation of the pods of a chart that the role has installed
-_RELEASE = "meta.helm.sh/release-name"
 _HEARTBEAT = 20.0
 _PROOF = 10.0  # seconds: a plugin that ends at once looks ready for a moment, and the node still offers the old one's
 _SOCKETS = "/var/lib/kubelet/device-plugins"
@@ -78,13 +77,14 @@ def run(params: Mapping[str, Any], *, check_mode: bool, diff: bool, progress: Pr
     :raises OpsError: they don't in time; names each node and its reason.
     """
     client = connect(params)
-    who = owner(client, params["resource"])
+    sets = client.list("apps/v1", "DaemonSet").items
+    who = owner(client, sets, params["resource"])
     watch = _Watch(client, params)
     timeout = 0 if check_mode else params["wait_timeout"]
     nodes = watch.wait(timeout, progress)
     data = {
         "owner": asdict(who) if who else None,
-        "exporter": _exporter(client),
+        "exporter": _exporter(sets),
         "nodes": nodes,
         "runtime_classes": _runtime_classes(client),
         "node_feature_discovery": client.serves("nfd.k8s-sigs.io/v1alpha1", "NodeFeature"),
@@ -96,9 +96,12 @@ def run(params: Mapping[str, Any], *, check_mode: bool, diff: bool, progress: Pr
     return Result(False, data)
 
 
-def owner(client: Client, resource: str) -> Optional[Owner]:
-    """Who offers the resource; None when nobody does. Others come before us: there must never be two."""
-    found = list(_owners(client))
+def owner(client: Client, sets: list[Object], resource: str) -> Optional[Owner]:
+    """Who offers the resource; None when nobody does. Others come before us: there must never be two.
+
+    ``sets``: the cluster's DaemonSets.
+    """
+    found = list(_owners(client, sets))
     for other in found:
         if other.name != OURS:
             return other
@@ -112,15 +115,15 @@ def owner(client: Client, resource: str) -> Optional[Owner]:
     return None
 
 
-def _owners(client: Client) -> Iterator[Owner]:
+def _owners(client: Client, sets: list[Object]) -> Iterator[Owner]:
     for policy in _list(client, "nvidia.com/v1", "ClusterPolicy"):
         yield Owner("gpu_operator", f"ClusterPolicy {policy['metadata']['name']}")
     if _exists(client, "resource.k8s.io/v1", "DeviceClass", "gpu.nvidia.com"):
         yield Owner("dra", "DeviceClass gpu.nvidia.com, of NVIDIA's DRA driver")
-    for each in client.list("apps/v1", "DaemonSet").items:
+    for each in sets:
         meta, pod = each["metadata"], each["spec"]["template"]["spec"]
         title = f"DaemonSet {meta['namespace']}/{meta['name']}"
-        release = (meta.get("annotations") or {}).get(_RELEASE)
+        release = helm_release(each)
         if meta["name"] == "ack-nvidia-device-plugin":
             yield Owner("ack", title, meta["namespace"], release)
         elif _is_plugin(meta["name"], pod):
@@ -131,10 +134,10 @@ def _owners(client: Client) -> Iterator[Owner]:
             yield Owner("ack", f"static pod {pod['metadata']['namespace']}/{pod['metadata']['name']}")
 
 
-def _exporter(client: Client) -> Optional[Object]:
+def _exporter(sets: list[Object]) -> Optional[Object]:
     """Who runs a DCGM exporter, with how many nodes it is meant for. As above, others come before us."""
     found = []
-    for each in client.list("apps/v1", "DaemonSet").items:
+    for each in sets:
         meta, containers = each["metadata"], each["spec"]["template"]["spec"]["containers"]
         ack = meta["name"] == "ack-prometheus-gpu-exporter"
         if ack or any("dcgm-exporter" in container["image"] for container in containers):

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.gpuops.nim.plugins.module_utils._kube.ownership import is_ours, managers
+from ansible_collections.gpuops.nim.plugins.module_utils._kube.ownership import helm_release, is_ours, managers
 from ansible_collections.gpuops.nim.plugins.module_utils._nim import nimservice
 
 KSERVES_CONTROLLER = "manager"  # which adds its finalizer
@@ -23,7 +23,7 @@ def managed_by(service: Mapping[str, Any]) -> str:
         return "gpuops.nim"
     if labels.get("servingType") or "arena.kubeflow.org/username" in (service["metadata"].get("annotations") or {}):
         return "arena"
-    if release := (service["metadata"].get("annotations") or {}).get("meta.helm.sh/release-name"):
+    if release := helm_release(service):
         return f"Helm release {release}"
     writers = [manager for manager in managers(service) if manager != KSERVES_CONTROLLER]
     return writers[0].partition("-client-side")[0].partition("-create")[0] if writers else ""
